@@ -1,0 +1,102 @@
+"""Which array library and which kernels serve a device. Imports errors; never imports CuPy itself.
+
+A backend offers ``xp`` (the array module) and the fused kernels. `numpy.py` is the reference: every
+kernel's plain twin. `get` finds a backend by device name, `of` by the type of an array.
+"""
+
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+
+from gpugrad.backend.numpy import NumpyBackend
+from gpugrad.errors import DeviceError, DtypeError, message
+
+Array = Any  # numpy.ndarray or cupy.ndarray
+
+
+class Backend(Protocol):
+    """What the layers above may ask of a device."""
+
+    device: str
+    xp: ModuleType
+
+    def asarray(self, obj: Any, dtype: Any = None, copy: bool | None = None) -> Array:
+        """Array on this device; from NumPy this is the only way data enters it."""
+        ...
+
+    def to_numpy(self, array: Array) -> "np.ndarray[Any, Any]":
+        """The array's values in host memory (no copy where there is none to make)."""
+        ...
+
+    def synchronize(self) -> None:
+        """Return when all work queued on the device is done."""
+        ...
+
+    def sigmoid_bwd(self, dy: Array, y: Array) -> tuple[Array, Array]:
+        """``dz = dy·y·(1−y)`` and its column sums ``db``, in one pass over (rows, columns)."""
+        ...
+
+    def scatter_add(self, out: Array, index: Any, values: Array) -> None:
+        """``out[index] += values`` where an index that occurs twice counts twice."""
+        ...
+
+    def check_indices(self, op: str, indices: Array, size: int) -> None:
+        """Raise `BoundsError` when an index is outside ``-size..size-1``."""
+        ...
+
+
+_cpu = NumpyBackend()
+_by_type: dict[type, Any] = {np.ndarray: _cpu, np.generic: _cpu}
+_by_module: dict[str, Any] = {"numpy": _cpu}
+
+
+def get(device: str) -> Backend:
+    """The backend of ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+
+    Raises `DeviceError` when the name is unknown or the device cannot be used, saying what to
+    install.
+    """
+    if device == "cpu":
+        return _cpu
+    name, _, index = device.partition(":") if isinstance(device, str) else ("", "", "")
+    if name != "cuda" or (index and not index.isdecimal()):
+        raise DeviceError(message("device", "unknown device", repr(device), '"cpu", "cuda", "cuda:1"'))
+    return _cuda().get(int(index or 0))
+
+
+def of(array: Array) -> Backend:
+    """The backend that owns ``array``; raises `DtypeError` for anything that is not an array."""
+    backend = _by_type.get(type(array))
+    if backend is None:
+        if isinstance(array, (np.ndarray, np.generic)):
+            return _cpu
+        if is_cupy(array):
+            return _cuda().get(array.device.id)
+        raise DtypeError(message("array", "not an array gpugrad knows", type(array).__name__))
+    return backend  # type: ignore[no-any-return]
+
+
+def kernels(xp: ModuleType) -> Backend:
+    """The backend whose array module is ``xp``: how an op's ``forward`` reaches a fused kernel."""
+    backend = _by_module.get(xp.__name__)
+    return backend if backend is not None else _cuda().current()
+
+
+def is_cupy(x: Any) -> bool:
+    """Whether ``x`` is a CuPy array, told without importing CuPy."""
+    return type(x).__module__.partition(".")[0] == "cupy" and hasattr(x, "__cuda_array_interface__")
+
+
+def cuda_available() -> bool:
+    """Whether a CUDA device can be used here. Imports CuPy, and nothing else does by accident."""
+    try:
+        return bool(_cuda().device_count())
+    except DeviceError:
+        return False
+
+
+def _cuda() -> Any:
+    from gpugrad.backend import cupy  # deferred: CuPy takes a second to import and may be absent
+
+    return cupy

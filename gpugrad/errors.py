@@ -1,0 +1,51 @@
+"""Every exception gpugrad raises on purpose. Imports nothing.
+
+A message reads ``[op] rule that broke; got …; try …``. Each class also derives from the built-in a
+NumPy user would catch.
+"""
+
+
+class GpugradError(Exception):
+    """Base of all errors gpugrad raises on purpose."""
+
+
+class ShapeError(GpugradError, ValueError):
+    """Shapes that do not fit the operation."""
+
+
+class DtypeError(GpugradError, TypeError):
+    """A dtype, or a kind of object, the operation does not take."""
+
+
+class BoundsError(GpugradError, IndexError):
+    """An index or a label outside its range."""
+
+
+class DeviceError(GpugradError, RuntimeError):
+    """A device that is absent, unusable, or mixed with another."""
+
+
+class GradientError(GpugradError, RuntimeError):
+    """A derivative that cannot be taken: not recorded, already freed, or not a scalar."""
+
+
+class DataError(GpugradError, ValueError):
+    """A data file that is missing, cut off or malformed."""
+
+
+class CheckpointError(GpugradError, ValueError):
+    """A checkpoint that is cut off, unreadable, or of another architecture."""
+
+
+class MissingDependency(GpugradError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+
+def message(op: str, rule: str, got: object = None, hint: str = "") -> str:
+    """``[op] rule; got …; try …``, the one shape every message has."""
+    parts = [f"[{op}] {rule}"]
+    if got is not None:
+        parts.append(f"got {got}")
+    if hint:
+        parts.append(f"try {hint}")
+    return "; ".join(parts)

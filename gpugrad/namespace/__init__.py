@@ -1,0 +1,19 @@
+"""The public functions on tensors: the array API's names, and NumPy's. Imports ops and tensor.
+
+Here arguments are checked, defaults applied, and what is no Tensor lifted; the work is done by ops.
+"""
+
+from gpugrad.late import functions as _functions
+from gpugrad.namespace import array, constants, creation, elementwise, protocols
+
+__all__ = [*array.__all__, *constants.__all__, *creation.__all__, *elementwise.__all__]
+
+for _module in (array, constants, creation, elementwise):
+    for _name in _module.__all__:
+        globals()[_name] = getattr(_module, _name)
+        setattr(_functions, _name, globals()[_name])
+
+_functions.getitem = array.getitem
+_functions.setitem = array.setitem
+_functions.array_ufunc = protocols.array_ufunc
+_functions.array_namespace = protocols.array_namespace

@@ -1,0 +1,158 @@
+"""Public elementwise functions: the ops of the same names, for anything that can be an array.
+
+Imports ops and creation.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpugrad.aval import WEAK
+from gpugrad.errors import DtypeError, message
+from gpugrad.late import ops
+from gpugrad.namespace.creation import asarray
+from gpugrad.ops import elementwise as _declared  # noqa: F401  (declares the ops)
+from gpugrad.tensor import Tensor
+
+
+def operand(x: Any) -> Any:
+    """What an op takes: tensors, numbers (weak) and NumPy arrays as they are, the rest lifted."""
+    if isinstance(x, (Tensor, np.ndarray)) or type(x) in WEAK:
+        return x
+    return asarray(x)
+
+
+def _lifted(op: Any, summary: str) -> Callable[..., Tensor]:
+    count = len(op.inputs)
+    if count == 1:
+
+        def function(x: Any, /) -> Tensor:
+            return op(x if type(x) is Tensor else asarray(x))  # type: ignore[no-any-return]
+
+    else:
+
+        def function(*xs: Any) -> Tensor:
+            if len(xs) != count:
+                raise TypeError(f"{op.name}() takes {count} arguments, got {len(xs)}")
+            if not any(type(x) is Tensor for x in xs):
+                xs = (asarray(xs[0]), *xs[1:])
+            return op(*map(operand, xs))  # type: ignore[no-any-return]
+
+    function.__name__ = function.__qualname__ = op.name
+    function.__module__ = __name__
+    function.__doc__ = summary
+    return function
+
+
+_SUMMARIES = {
+    "abs": "Absolute value; the derivative at 0 is 0.",
+    "acos": "Inverse cosine, in radians.",
+    "acosh": "Inverse hyperbolic cosine.",
+    "add": "``x1 + x2``.",
+    "asin": "Inverse sine, in radians.",
+    "asinh": "Inverse hyperbolic sine.",
+    "atan": "Inverse tangent, in radians.",
+    "atan2": "Angle of the point (x2, x1) in radians, in [-π, π].",
+    "atanh": "Inverse hyperbolic tangent.",
+    "bitwise_and": "``x1 & x2``, of integers or booleans.",
+    "bitwise_invert": "``~x``, of integers or booleans.",
+    "bitwise_left_shift": "``x1 << x2``, of integers.",
+    "bitwise_or": "``x1 | x2``, of integers or booleans.",
+    "bitwise_right_shift": "``x1 >> x2``, of integers.",
+    "bitwise_xor": "``x1 ^ x2``, of integers or booleans.",
+    "ceil": "Smallest integer not below x; the derivative is 0.",
+    "cos": "Cosine of x in radians.",
+    "cosh": "Hyperbolic cosine.",
+    "divide": "``x1 / x2``.",
+    "equal": "``x1 == x2``.",
+    "exp": "``eˣ``.",
+    "expm1": "``eˣ − 1``, accurate near 0.",
+    "floor": "Largest integer not above x; the derivative is 0.",
+    "floor_divide": "``x1 // x2``. No derivative.",
+    "greater": "``x1 > x2``.",
+    "greater_equal": "``x1 >= x2``.",
+    "hypot": "``√(x1² + x2²)`` without overflow; the derivative at the origin is 0.",
+    "isfinite": "Whether a value is neither infinite nor NaN.",
+    "isinf": "Whether a value is infinite.",
+    "isnan": "Whether a value is NaN.",
+    "less": "``x1 < x2``.",
+    "less_equal": "``x1 <= x2``.",
+    "log": "Natural logarithm.",
+    "log10": "Logarithm to base 10.",
+    "log1p": "``log(1 + x)``, accurate near 0.",
+    "log2": "Logarithm to base 2.",
+    "logaddexp": "``log(eˣ¹ + eˣ²)`` without overflow.",
+    "logical_and": "Whether both are true.",
+    "logical_not": "Whether x is false.",
+    "logical_or": "Whether one of both is true.",
+    "logical_xor": "Whether exactly one is true.",
+    "maximum": "The larger of both; a tie shares the gradient evenly.",
+    "minimum": "The smaller of both; a tie shares the gradient evenly.",
+    "multiply": "``x1 · x2``.",
+    "negative": "``−x``.",
+    "not_equal": "``x1 != x2``.",
+    "positive": "``+x``.",
+    "pow": "``x1 ** x2``.",
+    "reciprocal": "``1 / x``.",
+    "remainder": "``x1 % x2``, with the sign of x2.",
+    "round": "Nearest integer, halves to even; the derivative is 0.",
+    "sigmoid": "``1 / (1 + e⁻ˣ)``, finite and without overflow for every x.",
+    "sign": "−1, 0 or 1; the derivative is 0.",
+    "sin": "Sine of x in radians.",
+    "sinh": "Hyperbolic sine.",
+    "sqrt": "``√x``; the derivative at 0 is infinite.",
+    "square": "``x²``.",
+    "subtract": "``x1 − x2``.",
+    "tan": "Tangent of x in radians.",
+    "tanh": "Hyperbolic tangent.",
+    "trunc": "Integer part of x; the derivative is 0.",
+}
+
+_module = sys.modules[__name__]
+for _name, _summary in _SUMMARIES.items():
+    setattr(_module, _name, _lifted(getattr(ops, _name), _summary))
+
+__all__ = [*_SUMMARIES, "clip", "where"]
+
+
+def where(condition: Any, x1: Any, x2: Any, /) -> Tensor:
+    """``x1`` where ``condition``, else ``x2``, all broadcast together.
+
+    The side that was not selected gets a gradient of exactly 0, even where its own derivative is
+    infinite or NaN.
+
+    >>> import gpugrad as gg
+    >>> x = gg.asarray([0.0, 4.0], requires_grad=True)
+    >>> gg.where(x > 0, gg.sqrt(x), 0.0).sum().backward()
+    >>> x.grad.tolist()
+    [0.0, 0.25]
+    """
+    condition, x1, x2 = operand(condition), operand(x1), operand(x2)
+    if not any(type(x) is Tensor for x in (condition, x1, x2)):
+        condition = asarray(condition)
+    if type(x1) in WEAK and type(x2) in WEAK:
+        x1 = asarray(x1)
+    return ops.where(condition, x1, x2)
+
+
+def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
+    """``x`` limited to ``min..max``; the gradient passes where x is inside, bounds included.
+
+    >>> import gpugrad as gg
+    >>> gg.clip(gg.asarray([-1.0, 0.5, 2.0]), 0, 1).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    x = asarray(x)
+    if min is None and max is None:
+        return x
+    if min is None or max is None:
+        limits = np.iinfo if x.dtype.kind in "iu" else np.finfo
+        if x.dtype.kind not in "iuf":
+            raise DtypeError(message("clip", "only real numbers have an order", x.dtype))
+        edge = limits(x.dtype)
+        infinite = x.dtype.kind == "f"
+        min = (-np.inf if infinite else int(edge.min)) if min is None else min
+        max = (np.inf if infinite else int(edge.max)) if max is None else max
+    return ops.clip(x, operand(min), operand(max))

@@ -1,0 +1,269 @@
+"""An op's declaration, and `bind`: the one place where an op is run and recorded.
+
+Imports aval, backend, rules and tensor.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+
+from gpugrad import backend
+from gpugrad.aval import WEAK, Aval, aval_of, broadcast, listing
+from gpugrad.errors import DeviceError, DtypeError, GpugradError, message
+from gpugrad.late import functions, ops
+from gpugrad.rules import (
+    OUTPUT,
+    REST,
+    EveryInput,
+    Rule,
+    forward_rule,
+    from_partials,
+    is_variadic,
+    names,
+    reading,
+)
+from gpugrad.tensor import Dual, Node, Tangled, Tensor, concrete, grad_mode, state
+
+_ndarray = np.ndarray
+
+
+class Op:
+    """A differentiable operation: value, shape rule and both derivative rules, in one place.
+
+    Parameters
+    ----------
+    name : its name, also as ``late.ops.<name>``.
+    forward : ``forward(xp, *arrays, **params)``; ``xp`` is the array module.
+    aval : ``aval(*avals, **params) -> Aval``; raises what is wrong with the shapes.
+    vjp : one rule an input (None where there is no derivative), or one function
+        ``(g, index, **params)`` for an op of any number of inputs. None: not differentiable.
+    jvp : ``"linear"`` (in its first input), ``"multilinear"`` (product rule), or a function of the
+        tangents ``d<input>``, the inputs and ``y`` that it names.
+    kind : elementwise, contraction, reduction, view or opaque; what fusion and planning go by.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        forward: Callable[..., Any],
+        aval: Callable[..., Aval],
+        vjp: Sequence[Callable[..., Any] | None] | Callable[..., Any] | None = None,
+        jvp: str | Callable[..., Any] | None = None,
+        kind: str = "opaque",
+    ) -> None:
+        self.name = name
+        self.forward = forward
+        self.aval = aval
+        self.kind = kind
+        self.inputs = names(forward)[0][1:]
+        self.variadic = is_variadic(forward)
+        self.rules: Sequence[Rule | None] | EveryInput | None = None
+        self.reads: list[tuple[int, ...]] = []
+        if callable(vjp):
+            self.rules = EveryInput(vjp)
+        elif vjp is not None:
+            self.set_rules([self._compile(rule) for rule in vjp])
+        self.jvp = forward_rule(self, jvp)
+        # tracked inputs (bit mask) -> picks what to save out of [inputs…, output, None]
+        self.keeps: dict[int, Callable[[list[Any]], tuple[Any, ...]]] = {}
+        self.fusions: list[Any] = []  # rows of the fusion table whose pattern ends in this op
+        setattr(ops, name, self)
+
+    def _compile(self, rule: Callable[..., Any] | None) -> tuple[Rule | None, tuple[int, ...]]:
+        if rule is None:
+            return None, ()
+        args, keys = names(rule)
+        return reading(rule, args[1:], keys, self.inputs, self.variadic)
+
+    def set_rules(self, rules: Sequence[tuple[Rule | None, tuple[int, ...]]]) -> None:
+        self.rules = [rule for rule, _ in rules]
+        self.reads = [reads for _, reads in rules]
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+    def __call__(self, *xs: Any, **params: Any) -> Any:
+        """Run on ``xs``, and record when one of them is on the tape.
+
+        Tensors in give a Tensor. Bare arrays in give a bare array: a derivative rule is written once
+        and runs on either.
+        """
+        if state.special:
+            return _bind_dual(self, xs, params)
+        values = []
+        data = None
+        tracked, bit = 0, 1
+        for x in xs:
+            if type(x) is Tensor:
+                data = x._data
+                values.append(data)
+                if x._node is not None:
+                    tracked |= bit
+            else:
+                values.append(x)
+            bit += bit
+        if data is None:
+            return _evaluate(self, values, params)
+        try:
+            if type(data) is _ndarray:
+                y = self.forward(np, *values, **params)
+            else:
+                y = self.forward(backend.of(data).xp, *values, **params)
+        except Exception as error:
+            raise _explain(self, values, params, error) from error
+        if type(y) is not _ndarray:
+            if type(y) is tuple:
+                return tuple([Tensor(part) for part in y])
+            if isinstance(y, np.generic):  # NumPy's 0-d results; a Tensor holds arrays only
+                y = np.asarray(y)
+        if tracked and state.grad and self.rules is not None:
+            return Tensor(y, _record(self, xs, values, y, params, tracked))
+        return Tensor(y)
+
+    def plan(self, tracked: int, count: int) -> Callable[[list[Any]], tuple[Any, ...]]:
+        """What to save of [inputs…, output, None] so that the tracked inputs' rules can run."""
+        wanted: set[int] = set()
+        for k, reads in enumerate(self.reads):
+            if tracked >> k & 1:
+                wanted.update(count if i == OUTPUT else i for i in reads if i != REST)
+                if REST in reads:
+                    wanted.update(range(len(self.inputs) - 1, count))
+        picks = [i if i in wanted else count + 1 for i in range(count + 1)]
+        keep: Any = itemgetter(*picks) if wanted else _nothing
+        self.keeps[tracked] = keep
+        return keep  # type: ignore[no-any-return]
+
+
+def _nothing(values: list[Any]) -> tuple[Any, ...]:
+    return ()
+
+
+def _record(
+    op: Op, xs: tuple[Any, ...], values: list[Any], y: Any, params: dict[str, Any], tracked: int
+) -> Node:
+    parents = tuple([x._node if type(x) is Tensor else None for x in xs])
+    keep = op.keeps.get(tracked) or op.plan(tracked, len(xs))
+    values.append(y)
+    values.append(None)
+    return Node(op, params, parents, keep(values), y.shape, y.dtype)
+
+
+def _evaluate(op: Op, values: list[Any], params: dict[str, Any]) -> Any:
+    """``op`` on bare arrays, giving a bare array."""
+    for value in values:
+        if type(value) is not _ndarray and type(value) not in WEAK:
+            return op.forward(backend.of(value).xp, *values, **params)
+    return op.forward(np, *values, **params)
+
+
+def _explain(op: Op, values: list[Any], params: dict[str, Any], error: Exception) -> Exception:
+    """What to raise for a ``forward`` that failed: the words of the rule that was broken."""
+    if isinstance(error, GpugradError):
+        return error
+    strange = [type(v).__name__ for v in values if type(v) not in WEAK and not _is_array(v)]
+    if strange:
+        hint = "gg.asarray(...) on what is not an array"
+        return DtypeError(message(op.name, "takes tensors, arrays and numbers", strange, hint))
+    devices = {backend.of(v).device for v in values if type(v) not in WEAK}
+    if len(devices) > 1:
+        hint = "x.to(device); nothing is copied between devices silently"
+        return DeviceError(message(op.name, "tensors on different devices", sorted(devices), hint))
+    avals = [aval_of(value) for value in values]
+    try:
+        op.aval(*avals, **params)
+    except GpugradError as rule:
+        return rule
+    except Exception:  # the rule itself cannot say: NumPy's own words are the best there are
+        return error
+    if isinstance(error, (TypeError, ValueError)):
+        return DtypeError(message(op.name, str(error), listing(avals)))
+    return error
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, (np.ndarray, np.generic)) or backend.is_cupy(value)
+
+
+# Forward mode
+
+
+def _bind_dual(op: Op, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
+    """Strip the innermost level, run the op below it, and push the tangents through ``op.jvp``."""
+    level = max([x._data.level for x in xs if _level(x) >= 0], default=-1)
+    if level < 0:
+        state.special = False
+        try:
+            return op(*xs, **params)
+        finally:
+            state.special = True
+    primals = [Tensor(x._data.primal, x._node) if _level(x) == level else x for x in xs]
+    tangents = [x._data.tangent if _level(x) == level else None for x in xs]
+    if op.jvp is None:
+        return op(*primals, **params)
+    with grad_mode(False):
+        y = op(*primals, **params)._data
+    node = None
+    tracked = sum(1 << i for i, x in enumerate(xs) if type(x) is Tensor and x._node is not None)
+    if tracked and state.grad and op.rules is not None:
+        values = [x._data if type(x) is Tensor else x for x in xs]
+        node = _record(op, xs, values, y, params, tracked)
+    tangent = op.jvp(tangents, Tensor(y, node), primals, params)
+    if tangent is None:
+        return Tensor(y, node)
+    if tangent.shape != y.shape:
+        tangent = functions.broadcast_to(tangent, y.shape)
+    dual = Dual(level, y, tangent)
+    if node is not None:  # backward below this level must see the output's tangent too
+        node.saved = Tangled([dual if v is y else v for v in node.saved or ()])
+    return Tensor(dual, node)
+
+
+def _level(x: Any) -> int:
+    return x._data.level if type(x) is Tensor and type(x._data) is Dual else -1
+
+
+# Elementwise ops
+
+
+def elementwise(
+    name: str,
+    forward: Callable[..., Any],
+    partials: Sequence[Callable[..., Any] | int | None] | None = None,
+    *,
+    singular: bool = False,
+) -> Op:
+    """Declare ``y[i] = f(x[i], …)`` by its partial derivatives; vjp and jvp both follow from them.
+
+    A partial is a function of what it names, 1, -1, or None where there is no derivative; one that
+    names ``g`` first is the product itself. With
+    ``singular`` a partial may be infinite, and a cotangent of exactly 0 stays 0 there: this keeps
+    NaN out of the unselected side of ``where``.
+    """
+    inputs = names(forward)[0][1:]
+
+    def aval(*avals: Aval, **params: Any) -> Aval:
+        dtypes = tuple(a.dtype for a in avals)
+        shape = broadcast(name, inputs, avals)
+        return Aval(shape, _dtype(forward, dtypes, tuple(params.items())))
+
+    op = Op(name, forward, aval, kind="elementwise")
+    if partials is not None:
+        rules, op.jvp = from_partials(partials, inputs, singular)
+        op.set_rules(rules)
+    return op
+
+
+@lru_cache(maxsize=4096)
+def _dtype(forward: Callable[..., Any], dtypes: tuple[Any, ...], params: Any) -> Any:
+    """The dtype rule of an elementwise op is ``forward`` itself, run on nothing."""
+    samples = [WEAK[d] if d in WEAK else np.ones((), d) for d in dtypes]
+    with np.errstate(all="ignore"):
+        return np.asarray(forward(np, *samples, **dict(params))).dtype
+
+
+def data_of(x: Any) -> Any:
+    """The bare array of a Tensor, and anything else as it is."""
+    return concrete(x._data) if type(x) is Tensor else x

@@ -1,0 +1,214 @@
+"""Elementwise ops, each declared by its partial derivatives. Imports op and late only.
+
+Where a function has a corner the subgradient is written beside it. ``singular`` marks a partial that
+can be infinite.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gpugrad.op import elementwise
+
+
+def pick(c: Any, a: Any, b: Any) -> Any:
+    """``where``, named apart so that rules above its declaration can use it."""
+    return where(c, a, b)
+
+
+# Arithmetic
+
+add = elementwise("add", lambda xp, a, b: xp.add(a, b), [1, 1])
+sub = elementwise("subtract", lambda xp, a, b: xp.subtract(a, b), [1, -1])
+mul = elementwise("multiply", lambda xp, a, b: xp.multiply(a, b), [lambda b: b, lambda a: a])
+div = elementwise(
+    "divide",
+    lambda xp, a, b: xp.true_divide(a, b),
+    [lambda b: 1 / b, lambda b, y: -y / b],
+    singular=True,
+)
+neg = elementwise("negative", lambda xp, x: xp.negative(x), [-1])
+positive = elementwise("positive", lambda xp, x: xp.positive(x), [1])
+reciprocal = elementwise("reciprocal", lambda xp, x: 1 / x, [lambda y: -y * y], singular=True)
+square = elementwise("square", lambda xp, x: xp.square(x), [lambda x: 2 * x])
+power = elementwise(
+    "pow",
+    # The operator, not xp.power: NumPy squares and roots by shortcut only there.
+    lambda xp, a, b: a**b,
+    [
+        lambda a, b: pick(b == 0, 0, b * a ** pick(b == 0, 1, b - 1)) if _is_array(b) else _dpow(a, b),
+        lambda a, y: pick(a == 0, 0, y * log(pick(a == 0, 1, a))),
+    ],
+    singular=True,
+)
+floor_divide = elementwise("floor_divide", lambda xp, a, b: xp.floor_divide(a, b))
+remainder = elementwise(
+    "remainder",
+    lambda xp, a, b: xp.remainder(a, b),
+    [1, lambda a, b: -floor(a / b)],
+)
+absolute = elementwise("abs", lambda xp, x: xp.abs(x), [lambda x: sign(x)])  # 0 at 0
+sign = elementwise("sign", lambda xp, x: xp.sign(x), [lambda g: g * 0])
+floor = elementwise("floor", lambda xp, x: xp.floor(x), [lambda g: g * 0])
+ceil = elementwise("ceil", lambda xp, x: xp.ceil(x), [lambda g: g * 0])
+trunc = elementwise("trunc", lambda xp, x: xp.trunc(x), [lambda g: g * 0])
+rint = elementwise("round", lambda xp, x: xp.round(x), [lambda g: g * 0])
+
+
+def _is_array(x: Any) -> bool:
+    return hasattr(x, "shape")
+
+
+def _dpow(a: Any, b: float) -> Any:
+    """d(aᵇ)/da for a Python number b, without 0·∞ at b = 0."""
+    return 0.0 if b == 0 else b if b == 1 else b * a ** (b - 1)
+
+
+# Exponentials and logarithms
+
+exp = elementwise("exp", lambda xp, x: xp.exp(x), [lambda y: y])
+expm1 = elementwise("expm1", lambda xp, x: xp.expm1(x), [lambda y: y + 1])
+log = elementwise("log", lambda xp, x: xp.log(x), [lambda x: 1 / x], singular=True)
+log1p = elementwise("log1p", lambda xp, x: xp.log1p(x), [lambda x: 1 / (1 + x)], singular=True)
+log2 = elementwise("log2", lambda xp, x: xp.log2(x), [lambda x: 1 / math.log(2) / x], singular=True)
+log10 = elementwise(
+    "log10", lambda xp, x: xp.log10(x), [lambda x: 1 / math.log(10) / x], singular=True
+)
+sqrt = elementwise("sqrt", lambda xp, x: xp.sqrt(x), [lambda y: 0.5 / y], singular=True)
+logaddexp = elementwise(
+    "logaddexp",
+    lambda xp, a, b: xp.logaddexp(a, b),
+    [lambda a, b: sigmoid(a - b), lambda a, b: sigmoid(b - a)],
+)
+
+# Trigonometry
+
+sin = elementwise("sin", lambda xp, x: xp.sin(x), [lambda x: cos(x)])
+cos = elementwise("cos", lambda xp, x: xp.cos(x), [lambda x: -sin(x)])
+tan = elementwise("tan", lambda xp, x: xp.tan(x), [lambda y: 1 + y * y])
+sinh = elementwise("sinh", lambda xp, x: xp.sinh(x), [lambda x: cosh(x)])
+cosh = elementwise("cosh", lambda xp, x: xp.cosh(x), [lambda x: sinh(x)])
+tanh = elementwise("tanh", lambda xp, x: xp.tanh(x), [lambda y: 1 - y * y])
+asin = elementwise("asin", lambda xp, x: xp.arcsin(x), [lambda x: 1 / sqrt(1 - x * x)], singular=True)
+acos = elementwise("acos", lambda xp, x: xp.arccos(x), [lambda x: -1 / sqrt(1 - x * x)], singular=True)
+atan = elementwise("atan", lambda xp, x: xp.arctan(x), [lambda x: 1 / (1 + x * x)])
+asinh = elementwise("asinh", lambda xp, x: xp.arcsinh(x), [lambda x: 1 / sqrt(1 + x * x)])
+acosh = elementwise(
+    "acosh", lambda xp, x: xp.arccosh(x), [lambda x: 1 / sqrt(x * x - 1)], singular=True
+)
+atanh = elementwise("atanh", lambda xp, x: xp.arctanh(x), [lambda x: 1 / (1 - x * x)], singular=True)
+atan2 = elementwise(
+    "atan2",
+    lambda xp, a, b: xp.arctan2(a, b),
+    [lambda a, b: b / (a * a + b * b), lambda a, b: -a / (a * a + b * b)],
+    singular=True,
+)
+hypot = elementwise(
+    "hypot",
+    lambda xp, a, b: xp.hypot(a, b),
+    [lambda a, y: a / pick(y == 0, 1, y), lambda b, y: b / pick(y == 0, 1, y)],  # 0 at the origin
+)
+
+# Selection. Ties share the gradient evenly.
+
+where = elementwise(
+    "where",
+    lambda xp, c, a, b: xp.where(c, a, b),
+    [None, lambda g, c: where(c, g, 0), lambda g, c: where(c, 0, g)],
+)
+maximum = elementwise(
+    "maximum",
+    lambda xp, a, b: xp.maximum(a, b),
+    [
+        lambda g, a, b: where(a == b, g * 0.5, where(a > b, g, 0)),
+        lambda g, a, b: where(a == b, g * 0.5, where(b > a, g, 0)),
+    ],
+)
+minimum = elementwise(
+    "minimum",
+    lambda xp, a, b: xp.minimum(a, b),
+    [
+        lambda g, a, b: where(a == b, g * 0.5, where(a < b, g, 0)),
+        lambda g, a, b: where(a == b, g * 0.5, where(b < a, g, 0)),
+    ],
+)
+clip = elementwise(
+    "clip",
+    lambda xp, x, lo, hi: xp.clip(x, lo, hi),
+    [  # the bounds themselves belong to the inside, as in PyTorch
+        lambda g, x, lo, hi: where((x >= lo) & (x <= hi), g, 0),
+        lambda g, x, lo: where(x < lo, g, 0),
+        lambda g, x, hi: where(x > hi, g, 0),
+    ],
+)
+
+# Comparison and logic: no derivative
+
+equal = elementwise("equal", lambda xp, a, b: xp.equal(a, b))
+not_equal = elementwise("not_equal", lambda xp, a, b: xp.not_equal(a, b))
+less = elementwise("less", lambda xp, a, b: xp.less(a, b))
+less_equal = elementwise("less_equal", lambda xp, a, b: xp.less_equal(a, b))
+greater = elementwise("greater", lambda xp, a, b: xp.greater(a, b))
+greater_equal = elementwise("greater_equal", lambda xp, a, b: xp.greater_equal(a, b))
+logical_and = elementwise("logical_and", lambda xp, a, b: xp.logical_and(a, b))
+logical_or = elementwise("logical_or", lambda xp, a, b: xp.logical_or(a, b))
+logical_xor = elementwise("logical_xor", lambda xp, a, b: xp.logical_xor(a, b))
+logical_not = elementwise("logical_not", lambda xp, x: xp.logical_not(x))
+bitwise_and = elementwise("bitwise_and", lambda xp, a, b: xp.bitwise_and(a, b))
+bitwise_or = elementwise("bitwise_or", lambda xp, a, b: xp.bitwise_or(a, b))
+bitwise_xor = elementwise("bitwise_xor", lambda xp, a, b: xp.bitwise_xor(a, b))
+bitwise_invert = elementwise("bitwise_invert", lambda xp, x: xp.invert(x))
+bitwise_left_shift = elementwise("bitwise_left_shift", lambda xp, a, b: xp.left_shift(a, b))
+bitwise_right_shift = elementwise("bitwise_right_shift", lambda xp, a, b: xp.right_shift(a, b))
+isfinite = elementwise("isfinite", lambda xp, x: xp.isfinite(x))
+isinf = elementwise("isinf", lambda xp, x: xp.isinf(x))
+isnan = elementwise("isnan", lambda xp, x: xp.isnan(x))
+
+# Activations
+
+
+def _logistic(xp: Any, x: Any) -> Any:
+    # exp overflows to inf below -88 (float32), and 1/(1+inf) is the right answer, 0.
+    with np.errstate(over="ignore"):
+        return 1 / (1 + xp.exp(-x))
+
+
+sigmoid = elementwise("sigmoid", _logistic, [lambda y: y * (1 - y)])
+relu = elementwise("relu", lambda xp, x: xp.maximum(x, 0), [lambda g, y: g * (y > 0)])  # 0 at 0
+leaky_relu = elementwise(
+    "leaky_relu",
+    lambda xp, x, *, slope: xp.where(x > 0, x, x * slope),
+    [lambda g, x, *, slope: where(x > 0, g, g * slope)],
+)
+elu = elementwise(
+    "elu",
+    lambda xp, x, *, alpha: xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0))),
+    [lambda g, x, *, alpha: where(x > 0, g, g * (alpha * exp(minimum(x, 0))))],
+)
+softplus = elementwise("softplus", lambda xp, x: xp.logaddexp(x, x * 0), [lambda x: sigmoid(x)])
+silu = elementwise("silu", lambda xp, x: x * _logistic(xp, x), [lambda x, y: _dsilu(sigmoid(x), y)])
+
+
+def _dsilu(s: Any, y: Any) -> Any:
+    return s + y * (1 - s)
+
+
+_GELU = math.sqrt(2 / math.pi)
+gelu = elementwise(  # the tanh form: NumPy has no erf
+    "gelu",
+    lambda xp, x: 0.5 * x * (1 + xp.tanh(_GELU * (x + 0.044715 * x * x * x))),
+    [lambda x: _dgelu(x, tanh(_GELU * (x + 0.044715 * x * x * x)))],
+)
+
+
+def _dgelu(x: Any, t: Any) -> Any:
+    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * (_GELU * (1 + 3 * 0.044715 * x * x))
+
+
+# max(z, 0) − z·t + log(1 + exp(−|z|)): no exp of a positive number, so nothing overflows
+bce_with_logits = elementwise(
+    "bce_with_logits",
+    lambda xp, z, t: xp.maximum(z, 0) - z * t + xp.log1p(xp.exp(-xp.abs(z))),
+    [lambda z, t: sigmoid(z) - t, lambda z: -z],
+)

@@ -1,0 +1,91 @@
+"""Softmax and the losses built on it. Imports op, aval, errors and the ops below."""
+
+from typing import Any
+
+import numpy as np
+
+from gpugrad.aval import Aval
+from gpugrad.errors import DtypeError, ShapeError, message
+from gpugrad.op import Op
+from gpugrad.ops.elementwise import exp
+from gpugrad.ops.index import check_range, one_hot
+from gpugrad.ops.reduce import sum_
+
+
+def _exps(xp: Any, x: Any, axis: int) -> tuple[Any, Any, Any]:
+    """x − max, its exp, and the sum of that; half precision sums in float32."""
+    shifted = x - xp.max(x, axis=axis, keepdims=True)
+    e = xp.exp(shifted)
+    wide = np.float32 if x.dtype == np.float16 else None
+    return shifted, e, xp.sum(e, axis=axis, keepdims=True, dtype=wide)
+
+
+def _softmax(xp: Any, x: Any, axis: int) -> Any:
+    _, e, total = _exps(xp, x, axis)
+    return (e / total).astype(x.dtype, copy=False)
+
+
+def _log_softmax(xp: Any, x: Any, axis: int) -> Any:
+    shifted, _, total = _exps(xp, x, axis)
+    return (shifted - xp.log(total)).astype(x.dtype, copy=False)
+
+
+def _same(x: Aval, *, axis: int) -> Aval:
+    if x.shape[axis] == 0:
+        raise ShapeError(message("softmax", "an empty axis has no probabilities", x.shape))
+    return x
+
+
+def _softmax_move(d: Any, y: Any, *, axis: int) -> Any:
+    """The Jacobian y(δ − y) is symmetric: one rule pushes tangents and pulls cotangents."""
+    return y * (d - sum_(d * y, axis=(axis,), keepdims=True))
+
+
+softmax = Op(
+    "softmax",
+    lambda xp, x, *, axis: _softmax(xp, x, axis),
+    _same,
+    vjp=[lambda g, y, *, axis: _softmax_move(g, y, axis=axis)],
+    jvp=lambda dx, y, *, axis: _softmax_move(dx, y, axis=axis),
+)
+
+log_softmax = Op(
+    "log_softmax",
+    lambda xp, x, *, axis: _log_softmax(xp, x, axis),
+    _same,
+    vjp=[lambda g, y, *, axis: g - exp(y) * sum_(g, axis=(axis,), keepdims=True)],
+    jvp=lambda dx, y, *, axis: dx - sum_(exp(y) * dx, axis=(axis,), keepdims=True),
+)
+
+
+def _cross_entropy(xp: Any, z: Any, t: Any) -> Any:
+    check_range("cross_entropy", t, z.shape[-1])
+    shifted, _, total = _exps(xp, z, -1)
+    picked = shifted[xp.arange(z.shape[0]), t]
+    return (xp.log(total[:, 0]) - picked).astype(z.dtype, copy=False)
+
+
+def _cross_entropy_aval(z: Aval, t: Aval) -> Aval:
+    if np.dtype(t.dtype).kind not in "iu":
+        hint = "integer labels, or -(p * gg.nn.log_softmax(z)).sum(-1) for probabilities"
+        raise DtypeError(message("cross_entropy", "labels are integers", t.dtype, hint))
+    if z.ndim != 2 or t.shape != z.shape[:1] or not z.shape[1]:
+        got = f"logits: {z.shape}, labels: {t.shape}"
+        hint = "logits: (n, classes), labels: (n,)"
+        raise ShapeError(message("cross_entropy", "one label for each row of logits", got, hint))
+    return Aval(t.shape, z.dtype)
+
+
+def _residual(z: Any, t: Any) -> Any:
+    """∂loss/∂z = softmax(z) − one_hot(t)."""
+    return softmax(z, axis=1) - one_hot(t, classes=z.shape[1], dtype=z.dtype)
+
+
+# Loss of each row: logsumexp(z) − z[t].
+cross_entropy = Op(
+    "cross_entropy",
+    _cross_entropy,
+    _cross_entropy_aval,
+    vjp=[lambda g, z, t: g.reshape((-1, 1)) * _residual(z, t), None],
+    jvp=lambda dz, z, t: sum_(dz * _residual(z, t), axis=(1,), keepdims=False),
+)

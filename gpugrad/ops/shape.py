@@ -1,0 +1,140 @@
+"""Ops that move values without changing them. Imports op, aval and errors only."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gpugrad import backend
+from gpugrad.aval import Aval, promote
+from gpugrad.errors import ShapeError, message
+from gpugrad.op import Op, elementwise
+
+# Cotangents come back through `sum_to` and in the input's dtype: the scheduler sees to both, so
+# broadcasting and casting have the identity as rule.
+
+
+def _reshape_aval(x: Aval, *, shape: tuple[int, ...]) -> Aval:
+    known = math.prod(d for d in shape if d != -1)
+    holes = shape.count(-1)
+    if holes > 1 or min(shape, default=0) < -1:
+        raise ShapeError(message("reshape", "sizes are ≥ 0, at most one of them -1", shape))
+    if holes and (not known or x.size % known):
+        raise ShapeError(message("reshape", "no size fits the -1", f"{x.shape} to {shape}"))
+    shape = tuple(x.size // known if d == -1 else d for d in shape)
+    if math.prod(shape) != x.size:
+        got = f"{x.shape} ({x.size} values) to {shape} ({math.prod(shape)})"
+        raise ShapeError(message("reshape", "the number of values must not change", got))
+    return Aval(shape, x.dtype)
+
+
+reshape = Op(
+    "reshape",
+    lambda xp, x, *, shape: x.reshape(shape),
+    _reshape_aval,
+    vjp=[lambda g, like: reshape(g, shape=like.shape)],
+    jvp="linear",
+    kind="view",
+)
+
+
+def _broadcast_aval(x: Aval, *, shape: tuple[int, ...]) -> Aval:
+    fits = len(shape) >= x.ndim and all(
+        have in (1, want) for have, want in zip(x.shape[::-1], shape[::-1], strict=False)
+    )
+    if not fits:
+        rule = "each size must be equal, or 1 in the input"
+        raise ShapeError(message("broadcast_to", rule, f"{x.shape} to {shape}"))
+    return Aval(shape, x.dtype)
+
+
+broadcast_to = Op(
+    "broadcast_to",
+    lambda xp, x, *, shape: xp.broadcast_to(x, shape),
+    _broadcast_aval,
+    vjp=[lambda g: g],
+    jvp="linear",
+    kind="view",
+)
+
+permute_dims = Op(
+    "permute_dims",
+    lambda xp, x, *, axes: x.transpose(axes),
+    lambda x, *, axes: Aval(tuple(x.shape[i] for i in axes), x.dtype),
+    vjp=[lambda g, *, axes: permute_dims(g, axes=tuple(np.argsort(axes).tolist()))],
+    jvp="linear",
+    kind="view",
+)
+
+flip = Op(
+    "flip",
+    lambda xp, x, *, axis: xp.flip(x, axis),
+    lambda x, *, axis: x,
+    vjp=[lambda g, *, axis: flip(g, axis=axis)],
+    jvp="linear",
+    kind="view",
+)
+
+roll = Op(
+    "roll",
+    lambda xp, x, *, shift, axis: xp.roll(x, shift, axis),
+    lambda x, *, shift, axis: x,
+    vjp=[lambda g, *, shift, axis: roll(g, shift=tuple(-s for s in shift), axis=axis)],
+    jvp="linear",
+    kind="opaque",
+)
+
+astype = elementwise("astype", lambda xp, x, *, dtype: x.astype(dtype), [lambda g: g])
+
+
+def _concat_aval(*xs: Aval, axis: int, offsets: tuple[int, ...]) -> Aval:
+    rest = {x.shape[:axis] + x.shape[axis + 1 :] for x in xs}
+    if len(rest) != 1:
+        got = ", ".join(str(x.shape) for x in xs)
+        raise ShapeError(message("concat", f"all axes but axis {axis} must be equal", got))
+    shape = (*xs[0].shape[:axis], offsets[-1], *xs[0].shape[axis + 1 :])
+    return Aval(shape, promote("concat", xs))
+
+
+def _section(g: Any, i: int, axis: int, offsets: tuple[int, ...]) -> Any:
+    return g[(slice(None),) * axis + (slice(offsets[i], offsets[i + 1]),)]
+
+
+def _concat_tangent(tangents: Any, xs: Any, *, axis: int, offsets: tuple[int, ...]) -> Any:
+    filled = [x * 0 if dx is None else dx for x, dx in zip(xs, tangents, strict=True)]
+    return concat(*filled, axis=axis, offsets=offsets)
+
+
+# offsets[i] is where input i starts along ``axis``; the last one is the total.
+concat = Op(
+    "concat",
+    lambda xp, *xs, axis, offsets: xp.concatenate(xs, axis=axis),
+    _concat_aval,
+    vjp=_section,
+    jvp=_concat_tangent,
+    kind="opaque",
+)
+
+
+def _triangle(xp: Any, x: Any, k: int, lower: bool) -> Any:
+    return (xp.tril if lower else xp.triu)(x, k)
+
+
+triangle = Op(
+    "triangle",
+    lambda xp, x, *, k, lower: _triangle(xp, x, k, lower),
+    lambda x, *, k, lower: x,
+    vjp=[lambda g, *, k, lower: triangle(g, k=k, lower=lower)],
+    jvp="linear",
+)
+
+# The one way from device to device; the gradient takes the same way back.
+to_device = Op(
+    "to_device",
+    lambda xp, x, *, device, source: backend.get(device).asarray(backend.of(x).to_numpy(x))
+    if device == "cpu"
+    else backend.get(device).asarray(x),
+    lambda x, *, device, source: x,
+    vjp=[lambda g, *, device, source: to_device(g, device=source, source=device)],
+    jvp="linear",
+)

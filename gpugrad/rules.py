@@ -1,0 +1,166 @@
+"""Derivative rules: from what a declaration writes to what the scheduler calls. Imports late only.
+
+A rule reads exactly what it names. In ``vjp=lambda g, y: g * y`` the output is saved for backward and
+the input is not; ``like`` is the aval of the input the rule is for; keyword-only names are parameters.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gpugrad.late import ops
+
+# rule(g, saved, like, params) -> cotangent of one input; saved is (inputs…, output)
+Rule = Callable[[Any, Sequence[Any], Any, dict[str, Any]], Any]
+# push(tangents, y, xs, params) -> tangent of the output; a missing tangent is None
+Push = Callable[[Sequence[Any], Any, Sequence[Any], dict[str, Any]], Any]
+
+
+def names(function: Callable[..., Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Positional (``*rest`` last, under its bare name) and keyword-only parameter names.
+
+    By hand, because importing `inspect` would cost more than all of our own modules.
+    """
+    code = function.__code__
+    end = code.co_argcount + code.co_kwonlyargcount
+    positional = code.co_varnames[: code.co_argcount]
+    if code.co_flags & 0x04:
+        positional += (code.co_varnames[end],)
+    return positional, code.co_varnames[code.co_argcount : end]
+
+
+def is_variadic(function: Callable[..., Any]) -> bool:
+    return bool(function.__code__.co_flags & 0x04)
+
+
+# Where a rule finds what it names: in ``saved`` by position, or one of these.
+LIKE, REST, OUTPUT = -10, -11, -1
+
+
+def reading(
+    function: Callable[..., Any],
+    args: Sequence[str],
+    keys: Sequence[str],
+    inputs: Sequence[str],
+    variadic: bool = False,
+) -> tuple[Rule, tuple[int, ...]]:
+    """``function(g, *args, **keys)`` as a Rule, and what of ``saved`` it reads."""
+    slots = {name: i for i, name in enumerate(inputs)} | {"y": OUTPUT, "like": LIKE}
+    fixed = len(inputs) - variadic
+    if variadic:
+        slots[inputs[-1]] = REST
+    at = tuple(slots[name] for name in args)
+    reads = tuple(i for i in at if i != LIKE)
+    rule: Rule
+    if keys or min(at, default=0) <= LIKE:
+
+        def rule(g: Any, saved: Sequence[Any], like: Any, params: dict[str, Any]) -> Any:
+            values = [
+                like if i == LIKE else saved[fixed:-1] if i == REST else saved[i] for i in at
+            ]
+            return function(g, *values, **{key: params[key] for key in keys})
+
+    elif not at:
+
+        def rule(g: Any, saved: Sequence[Any], like: Any, params: dict[str, Any]) -> Any:
+            return function(g)
+
+    elif len(at) == 1:
+        (only,) = at
+
+        def rule(g: Any, saved: Sequence[Any], like: Any, params: dict[str, Any]) -> Any:
+            return function(g, saved[only])
+
+    else:
+
+        def rule(g: Any, saved: Sequence[Any], like: Any, params: dict[str, Any]) -> Any:
+            return function(g, *[saved[i] for i in at])
+
+    return rule, reads
+
+
+class EveryInput:
+    """One rule ``(g, index, **params)`` for all inputs of a variadic op, indexed like a list."""
+
+    def __init__(self, rule: Callable[..., Any]) -> None:
+        self.rule = rule
+
+    def __getitem__(self, i: int) -> Rule:
+        return lambda g, saved, like, params: self.rule(g, i, **params)
+
+
+def from_partials(
+    partials: Sequence[Callable[..., Any] | int | None], inputs: Sequence[str], singular: bool
+) -> tuple[list[tuple[Rule | None, tuple[int, ...]]], Push]:
+    """vjp rules and the jvp of an elementwise op: both multiply by the local partial derivative."""
+    rules = [_from_partial(partial, inputs, singular) for partial in partials]
+
+    def push(tangents: Sequence[Any], y: Any, xs: Sequence[Any], params: dict[str, Any]) -> Any:
+        values = (*xs, y)
+        return total(
+            rule(dx, values, None, params)
+            for (rule, _), dx in zip(rules, tangents, strict=True)
+            if rule is not None and dx is not None
+        )
+
+    return rules, push
+
+
+def _from_partial(
+    partial: Callable[..., Any] | int | None, inputs: Sequence[str], singular: bool
+) -> tuple[Rule | None, tuple[int, ...]]:
+    if partial is None:
+        return None, ()
+    if isinstance(partial, int):
+        return reading((lambda g: g) if partial == 1 else (lambda g: -g), (), (), inputs)
+    d: Callable[..., Any] = partial
+    args, keys = names(d)
+    if args[:1] == ("g",):
+        return reading(d, args[1:], keys, inputs)
+
+    def scaled(g: Any, *values: Any, **params: Any) -> Any:
+        return g * d(*values, **params)
+
+    def scaled_or_zero(g: Any, *values: Any, **params: Any) -> Any:
+        factor = d(*values, **params)
+        return g * factor if type(factor) in (int, float) else ops.where(g == 0, 0, g * factor)
+
+    return reading(scaled_or_zero if singular else scaled, args, keys, inputs)
+
+
+def forward_rule(op: Any, jvp: str | Callable[..., Any] | None) -> Push | None:
+    """``"linear"``, ``"multilinear"`` or a function of what it names, as a Push."""
+    push: Push
+    if jvp == "linear":
+        # Linear in its first input; whatever follows (indices, say) has no derivative.
+        def push(tangents: Sequence[Any], y: Any, xs: Sequence[Any], params: dict[str, Any]) -> Any:
+            return None if tangents[0] is None else op(tangents[0], *xs[1:], **params)
+
+    elif jvp == "multilinear":
+
+        def push(tangents: Sequence[Any], y: Any, xs: Sequence[Any], params: dict[str, Any]) -> Any:
+            return total(
+                op(*xs[:i], dx, *xs[i + 1 :], **params)
+                for i, dx in enumerate(tangents)
+                if dx is not None
+            )
+
+    elif callable(jvp):
+        args, keys = names(jvp)
+
+        def push(tangents: Sequence[Any], y: Any, xs: Sequence[Any], params: dict[str, Any]) -> Any:
+            known = {"y": y, "xs": xs, "tangents": tangents}
+            for name, x, dx in zip(op.inputs, xs, tangents, strict=False):
+                known[name], known["d" + name] = x, dx
+            return jvp(*[known[name] for name in args], **{key: params[key] for key in keys})
+
+    else:
+        return None
+    return push
+
+
+def total(terms: Any) -> Any:
+    """Sum of what there is, None of nothing."""
+    result = None
+    for term in terms:
+        result = term if result is None else result + term
+    return result

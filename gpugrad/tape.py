@@ -1,0 +1,277 @@
+"""The reverse-mode scheduler: walks the tape once, newest node first. Imports ops and fuse.
+
+No recursion, neither to run nor to free: a graph of a million ops is an ordinary case.
+"""
+
+from collections.abc import Container, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpugrad import backend
+from gpugrad.aval import Shape
+from gpugrad.config import flags
+from gpugrad.errors import GradientError, ShapeError, message
+from gpugrad.late import functions, ops
+from gpugrad.tensor import Node, Tangled, Tensor, concrete, grad_mode, live, state
+
+Cotangent = Any  # a bare array, or a Tensor while the pass itself is being recorded
+
+
+def backward(
+    root: Tensor,
+    gradient: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+) -> None:
+    """Accumulate d(root)/d(leaf) into ``.grad`` of every leaf. See `Tensor.backward`."""
+    if root._node is None:
+        hint = "gg.asarray(..., requires_grad=True) on what should get a gradient"
+        raise GradientError(message("backward", "this tensor depends on no leaf", root, hint))
+    cotangent = seed("backward", root, gradient)
+    retain = create_graph if retain_graph is None else retain_graph
+    run([(root._node, cotangent)], retain, create_graph)
+
+
+def seed(name: str, root: Tensor, gradient: Any = None) -> Tensor:
+    """The cotangent a pass starts from: ``gradient``, or 1 for a scalar."""
+    if gradient is None:
+        if root.size != 1:
+            hint = f"{name}(gradient=...) of that shape, or reduce first: loss.sum().{name}()"
+            raise GradientError(message(name, "only a scalar has one gradient", root.shape, hint))
+        return functions.ones_like(root.detach())
+    cotangent = functions.asarray(gradient, device=root.device)
+    if cotangent.shape != root.shape:
+        got = f"gradient: {cotangent.shape}, tensor: {root.shape}"
+        raise ShapeError(message(name, "the gradient has the tensor's shape", got))
+    return functions.astype(cotangent, root.dtype)
+
+
+def reachable(roots: Iterable[Node], stop: Container[Node] = ()) -> tuple[list[Node], dict[Node, int]]:
+    """Ops that lead to ``roots``, newest first, and how many cotangents each node will receive.
+
+    Nothing behind a node in ``stop`` is visited.
+    """
+    stack = list(roots)
+    found = []
+    uses = dict.fromkeys(stack, 0)
+    while stack:
+        node = stack.pop()
+        if node.op is None or node in stop:
+            continue
+        found.append(node)
+        for parent in node.parents:
+            if parent is None:
+                continue
+            if parent in uses:
+                uses[parent] += 1
+            else:
+                uses[parent] = 1
+                stack.append(parent)
+    found.sort(key=_id, reverse=True)  # creation order is topological
+    return found, uses
+
+
+def _id(node: Node) -> int:
+    return node.id
+
+
+def run(
+    seeds: Sequence[tuple[Node, Tensor]], retain_graph: bool = False, create_graph: bool = False
+) -> None:
+    """One reverse pass from ``seeds`` (node, cotangent) into the sinks of all leaves."""
+    nodes, uses = reachable([node for node, _ in seeds])
+    Pass(uses, frozenset(), create_graph, retain_graph).run(seeds, nodes)
+
+
+def gradients(
+    seeds: Sequence[tuple[Node, Tensor]], wanted: Sequence[Node], retain_graph: bool = False
+) -> list[Tensor | None]:
+    """The gradients of ``wanted`` alone; no sink is touched. None where no path leads.
+
+    The pass is recorded when anything else that is being differentiated flows in, be it a leaf
+    captured by the function or an outer transform: its gradient then still depends on that.
+    """
+    targets = frozenset(wanted)
+    nodes, uses = reachable([node for node, _ in seeds], targets)
+    outer = any(n.op is None and n not in targets for n in uses)
+    outer = outer or any(p is not None for n in targets for p in n.parents)
+    needed = set(targets)
+    for node in reversed(nodes):
+        if any(p in needed for p in node.parents):
+            needed.add(node)
+    # Count again: only cotangents that lead to a target will be sent.
+    uses = dict.fromkeys(needed, 0)
+    nodes = [node for node in nodes if node in needed]
+    for node in nodes:
+        for parent in node.parents:
+            if parent in needed:
+                uses[parent] += 1
+    tape = Pass(uses, targets, outer and state.grad, retain_graph or outer)
+    tape.run([(node, c) for node, c in seeds if node in needed], nodes)
+    return [tape.results.get(node) for node in wanted]
+
+
+class Pass:
+    """The state of one reverse pass: cotangents so far, and which of them it may write to.
+
+    Each leaf is served, its hooks called, as soon as its last cotangent has arrived.
+    """
+
+    def __init__(
+        self, uses: dict[Node, int], targets: frozenset[Node], create_graph: bool, retain: bool
+    ) -> None:
+        self.uses = uses  # cotangents each node will receive; counted down for leaves and targets
+        self.targets = targets
+        self.create_graph = create_graph
+        # Rules run on Tensors when the pass is recorded or carries tangents, else on bare arrays.
+        self.record = create_graph or state.special
+        self.retain = retain or create_graph
+        self.cotangents: dict[Node, Cotangent] = {}
+        self.owned: set[Node] = set()
+        self.results: dict[Node, Tensor] = {}
+
+    def run(self, seeds: Sequence[tuple[Node, Tensor]], nodes: Sequence[Node]) -> None:
+        for node, _ in seeds:
+            self.uses[node] += 1
+        with grad_mode(self.create_graph), np.errstate(all="ignore"):
+            for node, cotangent in seeds:
+                self.receive(node, cotangent if self.record else cotangent._data)
+            for node in nodes:
+                g = self.cotangents.pop(node, None)
+                if g is not None:
+                    self.step(node, g)
+
+    def step(self, node: Node, g: Cotangent) -> None:
+        """Send ``g`` through ``node`` to its parents."""
+        if node.sink is not None:
+            g = self.deliver(node, g)
+        saved = node.saved
+        if saved is None:
+            raise _freed(node)
+        if self.record:
+            if saved:
+                saved = _as_tensors(node, saved)
+        else:
+            if type(saved) is Tangled:  # no forward pass is open: its tangents are of no use now
+                saved = node.saved = tuple([concrete(value) for value in saved])
+            if node.op.fusions and flags.fuse and self.fused(node, g):
+                return
+        rules = node.op.rules
+        params = node.params
+        uses = self.uses
+        for i, parent in enumerate(node.parents):
+            if parent is not None and parent in uses:
+                rule = rules[i]
+                if rule is not None:
+                    self.receive(parent, rule(g, saved, parent, params))
+        if saved and not self.retain:
+            node.saved = None
+
+    def fused(self, node: Node, g: Cotangent) -> bool:
+        """Run the first row of the fusion table that matches at ``node``, if one does."""
+        for row in node.op.fusions:
+            match = row.match(node, self.inner)
+            if match is not None and match.kernel_takes(g):
+                for parent, c in match.run(g, self.uses):
+                    self.receive(parent, c)
+                if not self.retain:
+                    for swallowed in match.nodes:
+                        swallowed.saved = None
+                return True
+        return False
+
+    def inner(self, node: Node | None) -> bool:
+        """Whether a fused row may swallow this value: used once, and wanted by nobody."""
+        return (
+            node is not None
+            and self.uses[node] == 1
+            and node.sink is None
+            and node not in self.targets
+            and node not in self.cotangents
+            and type(node.saved) is tuple
+        )
+
+    def receive(self, node: Node, c: Cotangent) -> None:
+        """Add ``c`` to the node's cotangent: borrow the first, own the second, then add in place."""
+        if c.shape != node.shape:
+            c = sum_to(c, node.shape)
+        if c.dtype != node.dtype:
+            c = ops.astype(c, dtype=node.dtype)
+        cotangents = self.cotangents
+        before = cotangents.get(node)
+        if before is None:
+            cotangents[node] = c
+        elif self.record:
+            cotangents[node] = before + c
+        elif node in self.owned and type(before) is np.ndarray:
+            np.add(before, c, out=before)
+        else:
+            cotangents[node] = before + c
+            self.owned.add(node)
+        if node.op is None or node in self.targets:
+            self.uses[node] -= 1
+            if self.uses[node] == 0:
+                self.deliver(node, cotangents.pop(node))
+
+    def deliver(self, node: Node, g: Cotangent) -> Cotangent:
+        """Hooks first, then keep: in ``results`` if it was asked for, else in the node's sink."""
+        value = g if type(g) is Tensor else Tensor(backend.of(g).xp.asarray(g))
+        sink = node.sink
+        if sink is not None:
+            for hook in list(sink.hooks.values()):
+                replaced = hook(value)
+                if replaced is not None:
+                    value = _checked_hook(replaced, value)
+        if node in self.targets:
+            self.results[node] = value
+        elif sink is not None and not self.targets:
+            sink.grad = value if sink.grad is None else sink.grad + value
+        return value if self.record else value._data
+
+
+def _checked_hook(replaced: Any, value: Tensor) -> Tensor:
+    replaced = functions.asarray(replaced, device=value.device)
+    if replaced.shape != value.shape or replaced.dtype != value.dtype:
+        got = f"{replaced.shape} {replaced.dtype} for {value.shape} {value.dtype}"
+        raise ShapeError(message("hook", "a hook returns a gradient like the one it got", got))
+    return replaced  # type: ignore[no-any-return]
+
+
+def _as_tensors(node: Node, saved: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Saved values as Tensors that stand where they stood on the tape."""
+    places = (*node.parents, node)
+    return tuple(
+        [
+            Tensor(live(value), place) if hasattr(value, "shape") else value
+            for value, place in zip(saved, places, strict=True)
+        ]
+    )
+
+
+def _freed(node: Node) -> GradientError:
+    rule = f"the graph was freed by an earlier backward (first missing: {node.op.name}, {node.shape})"
+    hint = "backward(retain_graph=True) the first time, or compute the loss again"
+    return GradientError(message("backward", rule, hint=hint))
+
+
+def sum_to(g: Cotangent, shape: Shape) -> Cotangent:
+    """Undo broadcasting: the only place where it is undone."""
+    lead = len(g.shape) - len(shape)
+    axis = tuple(range(lead)) + tuple(
+        i + lead for i, d in enumerate(shape) if d == 1 and g.shape[i + lead] != 1
+    )
+    if axis:
+        g = ops.sum(g, axis=axis, keepdims=False)
+    if g.shape == shape:
+        return g
+    # A rule may return a smaller cotangent that still has to be spread (∂ of a constant).
+    return ops.reshape(g, shape=shape) if _size(g) == _size(shape) else ops.broadcast_to(g, shape=shape)
+
+
+def _size(x: Any) -> int:
+    shape = x if isinstance(x, tuple) else x.shape
+    return int(np.prod(shape, dtype=np.int64))
+
+
+functions.backward = backward

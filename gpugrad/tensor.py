@@ -1,0 +1,385 @@
+"""Tensor, the Node behind it, and per-thread state. Imports aval, backend, operators.
+
+A Tensor is a mutable handle to an immutable value. Pointers run Tensor → Node → Node and Node → array,
+never Node → Tensor, so nothing here forms a reference cycle.
+"""
+
+import itertools
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+import numpy as np
+
+from gpugrad import backend
+from gpugrad.aval import Aval, Shape
+from gpugrad.errors import DtypeError, GradientError, message
+from gpugrad.late import functions
+from gpugrad.operators import Operators
+
+_ndarray = np.ndarray
+_ids = itertools.count()
+
+
+class _State(threading.local):
+    """Per thread: whether ops are recorded, and which forward-mode levels are open."""
+
+    def __init__(self) -> None:
+        self.grad = True
+        self.levels: list[int] = []
+        self.special = False  # some interpreter other than plain evaluation wants to see every op
+
+
+state = _State()
+
+
+@contextmanager
+def grad_mode(on: bool) -> Iterator[None]:
+    """Record (or do not record) ops for the length of the block, in this thread."""
+    before, state.grad = state.grad, on
+    try:
+        yield
+    finally:
+        state.grad = before
+
+
+class Sink:
+    """Where a node's finished gradient goes: kept as ``grad``, after passing through ``hooks``."""
+
+    __slots__ = ("grad", "hooks")
+
+    def __init__(self) -> None:
+        self.grad: Tensor | None = None
+        self.hooks: dict[int, Callable[[Tensor], Tensor | None]] = {}
+
+
+class Node:
+    """One recorded op: what backward needs, and nothing that points back at a Tensor.
+
+    A leaf has ``op`` None. ``saved`` holds the arrays the rules may read, None once they are freed.
+    """
+
+    __slots__ = ("__weakref__", "dtype", "id", "op", "params", "parents", "saved", "shape", "sink")
+
+    def __init__(
+        self,
+        op: Any,
+        params: dict[str, Any],
+        parents: "tuple[Node | None, ...]",
+        saved: tuple[Any, ...] | None,
+        shape: Shape,
+        dtype: Any,
+    ) -> None:
+        self.id = next(_ids)
+        self.op = op
+        self.params = params
+        self.parents = parents
+        self.saved = saved
+        self.shape = shape
+        self.dtype = dtype
+        self.sink: Sink | None = None
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+
+class Tangled(tuple[Any, ...]):
+    """What a node saved while a forward pass was open: some of it may carry tangents."""
+
+    __slots__ = ()
+
+
+def leaf(shape: Shape, dtype: Any) -> Node:
+    """A node without an op: where gradients arrive."""
+    if np.dtype(dtype).kind not in "fc":
+        hint = f"x.astype(gg.float32) or dtype=gg.float32; {dtype} has no derivative"
+        raise DtypeError(message("requires_grad", "only floating tensors have gradients", dtype, hint))
+    node = Node(None, {}, (), (), shape, dtype)
+    node.sink = Sink()
+    return node
+
+
+class Dual:
+    """A value with a tangent, for forward mode. ``primal`` is an array or a Dual of a lower level."""
+
+    __slots__ = ("level", "primal", "tangent")
+
+    def __init__(self, level: int, primal: Any, tangent: "Tensor") -> None:
+        self.level = level
+        self.primal = primal
+        self.tangent = tangent
+
+    @property
+    def shape(self) -> Shape:
+        return self.primal.shape  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> Any:
+        return self.primal.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self.primal.ndim  # type: ignore[no-any-return]
+
+
+def concrete(value: Any) -> Any:
+    """The array under any tangents."""
+    while type(value) is Dual:
+        value = value.primal
+    return value
+
+
+class Tensor(Operators):
+    """An array on a device that remembers how it was computed.
+
+    Made by `gpugrad.asarray` and by every function of the namespace. The handle is mutable, its
+    value is not: ``x += 1`` and ``x[0] = 1`` point ``x`` at a new value, so nothing that was saved
+    for backward ever changes.
+    """
+
+    __slots__ = ("__weakref__", "_data", "_leaf", "_node")
+
+    def __init__(self, data: Any, node: Node | None = None) -> None:
+        self._data = data
+        self._node = node
+        # The leaf this handle stands for. It outlives in-place writes, so x.grad stays reachable.
+        self._leaf = node if node is not None and node.op is None else None
+
+    # What it is
+
+    @property
+    def shape(self) -> Shape:
+        return self._data.shape  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> Any:
+        return self._data.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self._data.shape)
+
+    @property
+    def size(self) -> int:
+        return Aval(self._data.shape, None).size
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize  # type: ignore[no-any-return]
+
+    @property
+    def itemsize(self) -> int:
+        return self.dtype.itemsize  # type: ignore[no-any-return]
+
+    @property
+    def device(self) -> str:
+        """``"cpu"``, ``"cuda"`` or ``"cuda:1"``."""
+        return backend.of(concrete(self._data)).device
+
+    def __repr__(self) -> str:
+        values = np.array2string(
+            self._host(), separator=", ", prefix="Tensor(", threshold=100, edgeitems=3
+        )
+        tape = ""
+        if self._node is not None:
+            tape = ", requires_grad" if self._node.op is None else f", op={self._node.op.name}"
+        return f"Tensor({values}, shape={self.shape}, {self.dtype}, {self.device}{tape})"
+
+    # Values out
+
+    def _host(self) -> Any:
+        array = concrete(self._data)
+        return backend.of(array).to_numpy(array)
+
+    def numpy(self, copy: bool = False) -> Any:
+        """The values as a NumPy array: a read-only view on the CPU, or a writable ``copy``.
+
+        Raises `GradientError` while the tensor is on the tape, where a NumPy result would silently
+        lose its gradient.
+        """
+        if self._node is not None or type(self._data) is Dual:
+            rule = "a tensor that is being differentiated would lose its derivative as an array"
+            raise GradientError(message("numpy", rule, hint="x.detach().numpy()"))
+        host = self._host()
+        if copy:
+            return np.array(host)
+        view = host.view()
+        view.flags.writeable = False
+        return view
+
+    def item(self) -> Any:
+        """The value of a one-element tensor as a Python scalar."""
+        if self.size != 1:
+            raise DtypeError(message("item", "only a one-element tensor is a scalar", self.shape))
+        return self._host().item()
+
+    def tolist(self) -> Any:
+        """The values as nested Python lists."""
+        return self._host().tolist()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __complex__(self) -> complex:
+        return complex(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __index__(self) -> int:
+        return self.item().__index__()  # type: ignore[no-any-return]
+
+    def __dlpack__(self, **options: Any) -> Any:
+        self.numpy()  # refuses what is on the tape
+        return self._data.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return concrete(self._data).__dlpack_device__()
+
+    # Differentiation
+
+    @property
+    def requires_grad(self) -> bool:
+        return self._node is not None
+
+    @requires_grad.setter
+    def requires_grad(self, on: bool) -> None:
+        if self._node is not None and self._node.op is not None:
+            rule = "only a leaf can be switched; this tensor was computed"
+            raise GradientError(message("requires_grad", rule, hint="x.detach()"))
+        if not on:
+            self._node = self._leaf = None
+        elif self._node is None:
+            self._node = self._leaf = leaf(self.shape, self.dtype)
+
+    @property
+    def is_leaf(self) -> bool:
+        return self._node is None or self._node.op is None
+
+    def _sink(self) -> Sink | None:
+        if self._leaf is not None:
+            return self._leaf.sink
+        return None if self._node is None else self._node.sink
+
+    @property
+    def grad(self) -> "Tensor | None":
+        """The gradient that `backward` accumulated here; None before, or where none is kept."""
+        sink = self._sink()
+        return None if sink is None else sink.grad
+
+    @grad.setter
+    def grad(self, value: "Tensor | None") -> None:
+        sink = self._sink()
+        if sink is None:
+            rule = "this tensor keeps no gradient"
+            raise GradientError(message("grad", rule, hint="requires_grad=True or retain_grad()"))
+        if value is not None and value.shape != self.shape:
+            raise GradientError(
+                message("grad", "a gradient has the shape of its tensor", (value.shape, self.shape))
+            )
+        sink.grad = value
+
+    def retain_grad(self) -> Self:
+        """Keep the gradient of this computed tensor too, so that `grad` shows it after backward."""
+        self._wanted_sink("retain_grad")
+        return self
+
+    def register_hook(self, hook: "Callable[[Tensor], Tensor | None]") -> Callable[[], None]:
+        """Call ``hook(gradient)`` as soon as this tensor's gradient is complete.
+
+        What the hook returns, unless None, takes the gradient's place. Hooks run in the order they
+        were registered; the returned function removes this one.
+        """
+        hooks = self._wanted_sink("register_hook").hooks
+        key = next(_ids)
+        hooks[key] = hook
+        return lambda: hooks.pop(key, None) and None
+
+    def _wanted_sink(self, op: str) -> Sink:
+        node = self._leaf or self._node
+        if node is None:
+            raise GradientError(message(op, "no gradient arrives here", hint="requires_grad=True"))
+        if node.sink is None:
+            node.sink = Sink()
+        return node.sink
+
+    def backward(
+        self,
+        gradient: "Tensor | Any | None" = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+    ) -> None:
+        """Add the gradient of this tensor to ``.grad`` of every leaf it was computed from.
+
+        ``gradient`` is the cotangent, of this tensor's shape; a scalar needs none. The graph is
+        freed as it is read unless ``retain_graph``; ``create_graph`` records the backward pass so
+        that it can be differentiated again.
+        """
+        functions.backward(self, gradient, retain_graph, create_graph)
+
+    def detach(self) -> "Tensor":
+        """The same value, off the tape."""
+        return Tensor(concrete(self._data))
+
+    # Rebinding
+
+    def _assign(self, value: "Tensor") -> Self:
+        """Point this handle at ``value``: how every in-place operation ends."""
+        self._data = value._data
+        self._node = value._node if state.grad else self._leaf
+        return self
+
+    def __copy__(self) -> "Tensor":
+        return self.__deepcopy__({})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Tensor":
+        copy = Tensor(concrete(self._data))  # values are immutable: sharing one is a copy
+        copy.requires_grad = self._leaf is not None
+        return copy
+
+    def __reduce__(self) -> Any:
+        return _rebuild, (self._host(), self.device, self._leaf is not None)
+
+
+def _rebuild(array: Any, device: str, requires_grad: bool) -> Tensor:
+    return functions.asarray(  # type: ignore[no-any-return]
+        array, device=device, requires_grad=requires_grad
+    )
+
+
+def live(value: Any) -> Any:
+    """``value`` without the tangents of forward passes that have ended."""
+    while type(value) is Dual and value.level not in state.levels:
+        value = value.primal
+    return value
+
+
+# Reusing a buffer
+
+
+def _references(handle: Tensor) -> int:
+    return sys.getrefcount(handle._data)
+
+
+# What `_references` reports when nothing but the handle holds the array; it differs between Pythons.
+_ALONE = _references(Tensor(np.empty(1)))
+
+
+def sole_owner(handle: Tensor) -> bool:
+    """Whether nothing else (node, view, other handle, user) can see this handle's buffer."""
+    data = handle._data
+    if type(data) is Dual or data.base is not None or not data.flags.c_contiguous:
+        return False
+    if type(data) is _ndarray and not (data.flags.owndata and data.flags.writeable):
+        return False
+    del data
+    return _references(handle) <= _ALONE

@@ -1,0 +1,269 @@
+"""Derivatives of functions: grad, value_and_grad, vjp, jvp. Imports tape, forward and tree.
+
+Arrays in, the same kind out: NumPy gives NumPy, CuPy gives CuPy, tensors give tensors, Python floats
+(which count as float64) give floats. A result that itself still depends on something that is being
+differentiated stays a tensor, so that nothing is lost on the way out.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import numpy as np
+
+from gpugrad import backend
+from gpugrad.errors import DtypeError, GradientError, ShapeError, message
+from gpugrad.forward import push
+from gpugrad.late import functions
+from gpugrad.op import elementwise
+from gpugrad.tape import gradients, seed
+from gpugrad.tensor import Dual, Node, Tensor, grad_mode, leaf
+from gpugrad.tree import Rebuild, flatten
+
+# Stands between an outer tape and an inner one: the same value under a node of its own.
+_boundary = elementwise("boundary", lambda xp, x: x, [1])
+
+
+def grad(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Callable[..., Any]:
+    """The function that computes the gradient of the scalar function ``f``.
+
+    ``argnums`` says with respect to which arguments; a tuple gives a tuple. An argument may be a
+    number, an array, a tensor, or nested lists, tuples and dicts of them; the gradient has the same
+    structure, shapes, dtypes and kind.
+
+    Raises `GradientError` when ``f`` returns no tensor or no scalar, `DtypeError` for integers.
+
+    Examples
+    --------
+    >>> import gpugrad as gg, numpy as np
+    >>> gg.grad(lambda x: x * x)(3.0)
+    6.0
+    >>> gg.grad(lambda w: (w["a"] * w["b"]).sum())({"a": np.ones(2), "b": np.arange(2.0)})
+    {'a': array([0., 1.]), 'b': array([1., 1.])}
+    >>> gg.grad(gg.grad(gg.sin))(0.5) == -np.sin(0.5)
+    True
+    """
+    both = value_and_grad(f, argnums)
+
+    @wraps(f)
+    def gradient(*args: Any, **kwargs: Any) -> Any:
+        return both(*args, **kwargs)[1]
+
+    return gradient
+
+
+def value_and_grad(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Callable[..., Any]:
+    """Like `grad`, but the function it gives returns ``(f(x), gradient)``.
+
+    It fits `scipy.optimize.minimize(..., jac=True)` as it is.
+
+    >>> import gpugrad as gg, numpy as np
+    >>> value, slope = gg.value_and_grad(lambda x: (x**2).sum())(np.array([1.0, 2.0]))
+    >>> float(value), slope
+    (5.0, array([2., 4.]))
+    """
+
+    @wraps(f)
+    def both(*args: Any, **kwargs: Any) -> Any:
+        chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+        places = [_place("grad", i, args) for i in chosen]
+        leaves, rebuild = flatten([args[i] for i in places])
+        boxes = [_box("grad", x) for x in leaves]
+        inner = list(args)
+        for i, box in zip(places, rebuild(boxes), strict=True):
+            inner[i] = box
+        nodes = [_node(box) for box in boxes]  # before f may write to its arguments
+        with grad_mode(True):
+            out = f(*inner, **kwargs)
+        _require_scalar("grad", out)
+        found: Sequence[Tensor | None] = [None] * len(nodes)
+        if out._node is not None:
+            found = gradients([(out._node, seed("grad", out))], nodes)
+        results = [
+            _like(x, g if g is not None else functions.zeros_like(box.detach()))
+            for x, box, g in zip(leaves, boxes, found, strict=True)
+        ]
+        value = _value_like(leaves, _without(out, nodes))
+        tree = rebuild(results)
+        return value, tree[0] if isinstance(argnums, int) else tuple(tree)
+
+    return both
+
+
+def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., tuple[Any, ...]]]:
+    """``f(*primals)``, and the pullback that takes a cotangent of it to cotangents of ``primals``.
+
+    The pullback may be called any number of times; it returns a tuple with one entry an argument.
+
+    >>> import gpugrad as gg, numpy as np
+    >>> y, pullback = gg.vjp(lambda x: 3 * x, np.ones(2))
+    >>> pullback(np.array([1.0, 10.0]))
+    (array([ 3., 30.]),)
+    """
+    leaves, rebuild = flatten(primals)
+    boxes = [_box("vjp", x) for x in leaves]
+    nodes = [_node(box) for box in boxes]
+    with grad_mode(True):
+        out, rebuild_out = _outputs("vjp", f(*rebuild(boxes)))
+
+    def pullback(cotangent: Any) -> tuple[Any, ...]:
+        given, _ = flatten(cotangent)
+        if len(given) != len(out):
+            rule = "a cotangent has the structure of the output"
+            raise ShapeError(message("vjp", rule, f"{len(given)} for {len(out)} outputs"))
+        seeds = [
+            (y._node, seed("vjp", y, g))
+            for y, g in zip(out, given, strict=True)
+            if y._node is not None
+        ]
+        found = gradients(seeds, nodes, retain_graph=True)
+        return tuple(
+            rebuild(
+                _like(x, g if g is not None else functions.zeros_like(box.detach()))
+                for x, box, g in zip(leaves, boxes, found, strict=True)
+            )
+        )
+
+    return rebuild_out(_value_like(leaves, _without(y, nodes)) for y in out), pullback
+
+
+def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+    """``f(*primals)`` and its derivative along ``tangents``, in one forward pass.
+
+    Nothing is recorded and nothing is kept, so the memory is that of ``f`` itself, twice.
+
+    >>> import gpugrad as gg
+    >>> gg.jvp(lambda x, y: x * y, (3.0, 4.0), (1.0, 0.0))
+    (12.0, 4.0)
+    """
+    if not isinstance(primals, (tuple, list)) or not isinstance(tangents, (tuple, list)):
+        got = f"{type(primals).__name__}, {type(tangents).__name__}"
+        hint = "gg.jvp(f, (x,), (dx,))"
+        raise DtypeError(message("jvp", "primals and tangents are tuples", got, hint))
+    leaves, rebuild = flatten(tuple(primals))
+    pushed, _ = flatten(tuple(tangents))
+    if len(pushed) != len(leaves):
+        got = f"{len(leaves)} primals, {len(pushed)} tangents"
+        raise ShapeError(message("jvp", "one tangent for each primal", got))
+    xs = [_lift("jvp", x) for x in leaves]
+    dxs = [_tangent(dx, x) for dx, x in zip(pushed, xs, strict=True)]
+    structure: list[Rebuild] = []
+
+    def flat(*duals: Tensor) -> list[Tensor]:
+        out, rebuild_out = _outputs("jvp", f(*rebuild(duals)))
+        structure.append(rebuild_out)
+        return out
+
+    ys, dys = push(flat, xs, dxs)
+    (build,) = structure
+    return build(_value_like(leaves, y) for y in ys), build(_value_like(leaves, d) for d in dys)
+
+
+# In and out
+
+
+def _place(name: str, i: int, args: tuple[Any, ...]) -> int:
+    if not -len(args) <= i < len(args):
+        rule = f"argnums={i} names an argument that was not passed by position"
+        raise GradientError(message(name, rule, f"{len(args)} arguments"))
+    return i % len(args)
+
+
+def _lift(name: str, x: Any) -> Tensor:
+    if type(x) is float:
+        x = np.float64(x)
+    lifted = functions.asarray(x)
+    if lifted.dtype.kind not in "fc":
+        hint = "floats: 3.0 instead of 3, or x.astype(float)"
+        raise DtypeError(message(name, "integers have no derivative", lifted.dtype, hint))
+    return lifted
+
+
+def _box(name: str, x: Any) -> Tensor:
+    """A fresh handle of the value of ``x``, on a node of its own."""
+    lifted = _lift(name, x)
+    if lifted._node is None:
+        return Tensor(lifted._data, leaf(lifted.shape, lifted.dtype))
+    with grad_mode(True):
+        return _boundary(lifted)  # type: ignore[no-any-return]
+
+
+def _node(box: Tensor) -> Node:
+    assert box._node is not None
+    return box._node
+
+
+def _tangent(dx: Any, x: Tensor) -> Tensor:
+    tangent = functions.asarray(dx, device=x.device)
+    if tangent.shape != x.shape:
+        got = f"{tangent.shape} for {x.shape}"
+        raise ShapeError(message("jvp", "a tangent has the shape of its primal", got))
+    return functions.astype(tangent, x.dtype)
+
+
+def _outputs(name: str, out: Any) -> tuple[list[Tensor], Rebuild]:
+    leaves, rebuild = flatten(out)
+    for y in leaves:
+        _require_tensor(name, y)
+    return leaves, rebuild
+
+
+def _require_tensor(name: str, out: Any) -> None:
+    if not isinstance(out, Tensor):
+        rule = "f returned what has left the tape, so its derivative would be silently zero"
+        hint = "gg functions inside f, and no float(), .item() or .numpy()"
+        raise GradientError(message(name, rule, type(out).__name__, hint))
+
+
+def _require_scalar(name: str, out: Any) -> None:
+    _require_tensor(name, out)
+    if out.size != 1:
+        hint = "f(x).sum(), or gg.vjp for an output that is no scalar"
+        raise GradientError(message(name, "f must return one number", f"shape {out.shape}", hint))
+
+
+def _without(out: Tensor, nodes: Sequence[Node]) -> Tensor:
+    """The value that leaves a transform: off this transform's tape, still on any outer one."""
+    if out._node is None:
+        return out
+    stop = frozenset(nodes)
+    stack, seen = [out._node], {out._node}
+    outer = False
+    while stack and not outer:
+        node = stack.pop()
+        inside = node in stop
+        outer = node.op is None and not inside or inside and any(node.parents)
+        for parent in () if inside else node.parents:
+            if parent is not None and parent not in seen:
+                seen.add(parent)
+                stack.append(parent)
+    return out if outer else Tensor(out._data)
+
+
+def _like(x: Any, result: Tensor) -> Any:
+    """``result`` as the kind of thing ``x`` is."""
+    if isinstance(x, Tensor) or result._node is not None or type(result._data) is Dual:
+        return result
+    array = result._data
+    if type(x) is float:
+        return float(array)
+    if isinstance(x, np.generic):
+        return array[()]
+    if backend.is_cupy(x) or isinstance(x, np.ndarray):
+        # Handed out for good: no read-only or overlapping view, nothing of ours behind it.
+        owner = backend.of(array)
+        return array if array.base is None else owner.xp.array(array)
+    return result
+
+
+def _value_like(leaves: Sequence[Any], value: Tensor) -> Any:
+    """A function's value, as the kind of thing its arguments were."""
+    kinds = [x for x in leaves if isinstance(x, Tensor)] or list(leaves)
+    out = _like(kinds[0] if kinds else value, value) if _fits(kinds, value) else value
+    return out[()] if isinstance(out, np.ndarray) and out.ndim == 0 else out
+
+
+def _fits(kinds: Sequence[Any], value: Tensor) -> bool:
+    return not kinds or type(kinds[0]) is not float or value.size == 1 and not value.shape
+
+
