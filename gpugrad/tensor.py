@@ -8,7 +8,7 @@ import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self
 
 import numpy as np
@@ -43,6 +43,28 @@ def grad_mode(on: bool) -> Iterator[None]:
         yield
     finally:
         state.grad = before
+
+
+def no_grad() -> AbstractContextManager[None]:
+    """Inside the ``with`` block nothing is recorded: updates, evaluation.
+
+    >>> import gpugrad as gg
+    >>> x = gg.asarray(2.0, requires_grad=True)
+    >>> with gg.no_grad():
+    ...     (x * x).requires_grad
+    False
+    """
+    return grad_mode(False)
+
+
+def enable_grad() -> AbstractContextManager[None]:
+    """Inside the ``with`` block ops are recorded, even within `no_grad`."""
+    return grad_mode(True)
+
+
+def is_grad_enabled() -> bool:
+    """Whether ops are being recorded in this thread."""
+    return state.grad
 
 
 class Sink:
@@ -233,6 +255,9 @@ class Tensor(Operators):
         return complex(self.item())
 
     def __bool__(self) -> bool:
+        if self.size != 1:
+            hint = "gg.any(x) or gg.all(x)"
+            raise DtypeError(message("bool", "many values are not one truth", self.shape, hint))
         return bool(self.item())
 
     def __index__(self) -> int:

@@ -1,0 +1,84 @@
+"""Data to train on: files, scikit-learn's digits, splits, minibatches, standardisation.
+
+May import numpy, gpugrad.errors and gpugrad.random; scikit-learn only inside ``digits``.
+"""
+
+import os
+from pathlib import Path
+
+from gpugrad.data.dataset import Dataset, Scaler, batch_count, batches
+from gpugrad.data.files import error, nearest, reading
+from gpugrad.data.idx import load_folder
+from gpugrad.data.npz import load_npz
+from gpugrad.data.table import load_csv
+from gpugrad.errors import MissingDependency, message
+
+__all__ = ["Dataset", "Scaler", "batch_count", "batches", "digits", "load"]
+
+
+def digits() -> Dataset:
+    """scikit-learn's 8×8 handwritten digits: 1797 rows of 64 pixels in 0..1, ten classes.
+
+    Raises MissingDependency without scikit-learn. Source: Alpaydin and Kaynak, Optical Recognition
+    of Handwritten Digits, UCI, 1998 (its test part).
+
+    >>> digits()
+    <Dataset digits: 1797 rows, 64 features, 10 classes>
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as cause:
+        rule = "the digits come with scikit-learn"
+        hint = 'pip install "gpugrad[train]"'
+        raise MissingDependency(message("data.digits", rule, cause, hint)) from cause
+    bunch = load_digits()
+    names = tuple(str(name) for name in bunch.target_names)
+    columns = tuple(bunch.feature_names)
+    return Dataset(bunch.data / 16, bunch.target, names, "digits", columns)
+
+
+def load(path: str | os.PathLike[str], target: str | None = None) -> Dataset:
+    """Read a dataset from a folder of IDX files, an ``.npz``, a ``.csv`` or a ``.csv.gz``.
+
+    IDX: MNIST's four names (the t10k part is optional), or one file of images and one of labels;
+    plain or gzip. npz: keys x and y, or x_train, y_train, x_test, y_test; ``target`` is the key of
+    labels called otherwise. csv: a header line, numeric features, and the column ``target``, or the
+    last, to predict.
+
+    Images are flattened. uint8 inputs of IDX and npz are pixels, divided by 255 unless none exceeds
+    1. Labels there: integers, bools and text are classes, floats regression. A csv target is
+    classes if at least half of it is text, or if it holds integers of at most 20 distinct values;
+    other numbers (so also ``3.0``) are regression. Classes are named by the values in the file, in
+    sorted order.
+
+    Raises DataError for whatever is missing, cut off, malformed or not finite, naming file, line
+    and column or bytes. Formats: http://yann.lecun.com/exdb/mnist, numpy.lib.format, RFC 4180.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "xor.csv")
+    >>> _ = path.write_text("a,b,xor\\n0,0,no\\n0,1,yes\\n1,0,yes\\n1,1,no\\n")
+    >>> data = load(path)
+    >>> data, data.y
+    (<Dataset xor: 4 rows, 2 features, 2 classes>, array([0, 1, 1, 0]))
+    """
+    path = Path(path)
+    with reading(path):
+        return _load(path, target)
+
+
+def _load(path: Path, target: str | None) -> Dataset:
+    name = path.name.lower()
+    if not path.exists():
+        folder = path.parent
+        names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+        raise error(path, "does not exist", hint=nearest(path.name, names))
+    if path.is_dir():
+        if target is not None:
+            raise error(path, "IDX files have no named target", f"target={target!r}")
+        return load_folder(path)
+    if path.is_file() and name.endswith(".npz"):
+        return load_npz(path, target)
+    if path.is_file() and name.endswith((".csv", ".csv.gz")):
+        return load_csv(path, target)
+    hint = "its folder" if "idx" in name else ""
+    raise error(path, "a folder of IDX files, .npz, .csv or .csv.gz is taken", path.name, hint)

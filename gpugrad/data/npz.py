@@ -1,0 +1,80 @@
+"""NumPy's ``.npz``: a zip of arrays, read without pickle and without trusting its sizes.
+
+May import numpy, gpugrad.errors and its siblings dataset and files.
+"""
+
+import io
+import math
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from gpugrad.data.dataset import Dataset
+from gpugrad.data.files import Array, error, from_arrays, nearest, read_up_to
+from gpugrad.errors import DataError
+
+_X = ("x", "X", "x_train", "X_train")
+_Y = ("y", "Y", "y_train", "Y_train")
+
+
+def load_npz(path: Path, target: str | None) -> Dataset:
+    """The Dataset under the keys x and y, or x_train, y_train, x_test, y_test (Keras' mnist.npz).
+
+    ``target`` is the key of the labels where it is not one of these.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = _parts(path, archive, target)
+    except DataError:
+        raise
+    except Exception as cause:  # zipfile raises a dozen kinds on damaged archives
+        raise error(path, "not a whole .npz archive", cause, "fetching it again") from cause
+    return from_arrays(path, parts)
+
+
+def _parts(path: Path, archive: zipfile.ZipFile, target: str | None) -> list[tuple[Array, Array]]:
+    """``(x, y)`` of the training part and, where there is one, of the test part."""
+    keys = [name.removesuffix(".npy") for name in archive.namelist()]
+    x = _choose(path, keys, _X, "inputs")
+    if target is not None and target not in keys:
+        raise error(path, f"no array is called {target!r}", keys, nearest(target, keys))
+    y = _choose(path, keys, _Y, "labels") if target is None else target
+    tests = [f"{key.removesuffix('_train')}_test" for key in (x, y)]
+    present = [key for key in tests if key in keys]
+    if len(present) == 1:
+        raise error(path, f"a test part is both {tests[0]!r} and {tests[1]!r}", keys)
+    parts = [(_read(path, archive, x), _read(path, archive, y))]
+    if present:
+        parts.append((_read(path, archive, tests[0]), _read(path, archive, tests[1])))
+    return parts
+
+
+def _choose(path: Path, keys: list[str], names: tuple[str, ...], what: str) -> str:
+    found = [key for key in keys if key in names]
+    if len(found) != 1:
+        hint = "target='<key>'" if what == "labels" else "naming them x and y"
+        raise error(path, f"one array of {what} is called {', '.join(names)}", keys, hint)
+    return found[0]
+
+
+def _read(path: Path, archive: zipfile.ZipFile, key: str) -> Array:
+    # Not numpy.load: it allocates what the array's header asks for before reading a byte.
+    info = archive.getinfo(f"{key}.npy")
+    with archive.open(info) as member:
+        data = read_up_to(member, info.file_size + 1)
+    header = io.BytesIO(data)
+    version = np.lib.format.read_magic(header)
+    if version == (1, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(header)
+    else:
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(header)
+    if dtype.hasobject:
+        rule = f"{key!r} holds Python objects, which only unpickling could read"
+        raise error(path, rule, dtype, "saving it as numbers or as text")
+    expected = math.prod(shape) * dtype.itemsize
+    if len(data) - header.tell() != expected:
+        got = f"{len(data) - header.tell()} bytes"
+        raise error(path, f"{key!r} is {shape} {dtype}, {expected} bytes", got)
+    array = np.frombuffer(data, dtype, offset=header.tell())
+    return array.reshape(shape, order="F" if fortran else "C")

@@ -1,0 +1,175 @@
+"""CSV with a header line (RFC 4180, UTF-8), checked cell by cell.
+
+May import numpy, gpugrad.errors and its siblings dataset and files.
+"""
+
+import csv
+import io
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpugrad.data.dataset import Dataset
+from gpugrad.data.files import Array, error, nearest, opened
+from gpugrad.errors import DataError
+
+# An integer target with more distinct values than this is a quantity, not a class.
+MOST_INTEGER_CLASSES = 20
+
+_LONGEST_LINE = 1 << 26  # characters; what is longer is no CSV and would fill the memory
+_MISSING = {"", "?", "na", "n/a", "nan", "null", "none"}
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+def load_csv(path: Path, target: str | None) -> Dataset:
+    """The Dataset in one CSV file whose column ``target``, or the last, is to be predicted.
+
+    The other columns are numbers. The target is read as follows. Mostly text: classes, in sorted
+    order. Integers with at most 20 distinct values: classes, in numeric order. Other numbers:
+    regression; so writing an integer target as ``3.0`` makes it regression, writing it as text
+    makes it classes. Mostly numbers with some text among them is an error.
+    """
+    values = array("d")
+    answers: list[str] = []
+    lines: list[int] = []
+    with (
+        opened(path) as raw,
+        io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="") as text,
+    ):
+        rows = _rows(path, text)
+        line, header = next(rows, (0, []))
+        if not header:
+            raise error(path, "the file is empty", hint="a header line and rows under it")
+        features, column = _columns(path, line, header, target)
+        for line, row in rows:
+            if len(row) != len(header):
+                got = f"{len(row)} in line {line}"
+                raise error(path, f"every row has the header's {len(header)} columns", got)
+            answers.append(row.pop(column).strip())
+            lines.append(line)
+            try:
+                if "_" in "".join(row):  # float() would take 1_5 for 15
+                    raise ValueError
+                values.extend(map(float, row))
+            except ValueError:
+                raise _bad_cell(path, line, features, row) from None
+    if not answers:
+        raise error(path, "no rows under the header")
+    x = np.frombuffer(values).reshape(len(answers), len(features))
+    bad = ~(np.abs(x) <= _FLOAT32_MAX)
+    if bad.any():
+        index, at = divmod(int(bad.argmax()), len(features))
+        raise _not_finite(path, lines[index], features[at], x[index, at])
+    y, classes = _answers(path, lines, header[column], answers)
+    return Dataset(x, y, classes, path.name.partition(".")[0], features)
+
+
+def _rows(path: Path, text: io.TextIOWrapper) -> Iterator[tuple[int, list[str]]]:
+    """Each record that is not blank, with the physical line of the file it starts on."""
+    reader = csv.reader(_lines(path, text), strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as cause:
+            raise error(path, f"line {line} is not CSV", cause) from cause
+        if row:
+            yield line, row
+
+
+def _lines(path: Path, text: io.TextIOWrapper) -> Iterator[str]:
+    number = 0
+    while line := text.readline(_LONGEST_LINE):
+        number += 1
+        if len(line) == _LONGEST_LINE:
+            raise error(path, f"line {number} is longer than {_LONGEST_LINE} characters")
+        if not line.isascii():
+            try:
+                line.encode()
+            except UnicodeEncodeError as cause:
+                byte = ord(line[cause.start]) - 0xDC00
+                got = f"byte 0x{byte:02x} in line {number}"
+                raise error(path, "the text is not UTF-8", got, "saving it as UTF-8") from cause
+        yield line
+
+
+def _columns(
+    path: Path, line: int, header: list[str], target: str | None
+) -> tuple[tuple[str, ...], int]:
+    """The names of the feature columns, and the index of the target's."""
+    header[:] = [name.strip() for name in header]
+    where = f"in line {line}"
+    if len(header) < 2:
+        got = f"one column {where}"
+        raise error(path, "a feature and a target column are needed", got, "commas between columns")
+    if "" in header:
+        got = f"none for column {header.index('') + 1} {where}"
+        raise error(path, "every column has a name", got, "to_csv(index=False) in pandas")
+    if repeated := [name for name, count in Counter(header).items() if count > 1]:
+        raise error(path, "column names are unique", f"{repeated[0]!r} twice {where}")
+    if all(map(_number, header)) and header != [str(i) for i in range(len(header))]:
+        raise error(path, "the first line names the columns", f"only numbers {where}")
+    if target is not None and target not in header:
+        raise error(path, f"no column is called {target!r}", header, nearest(target, header))
+    column = len(header) - 1 if target is None else header.index(target)
+    return tuple(header[:column] + header[column + 1 :]), column
+
+
+def _number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell
+
+
+def _bad_cell(path: Path, line: int, features: tuple[str, ...], row: list[str]) -> DataError:
+    name, cell = next((n, c) for n, c in zip(features, row, strict=True) if not _number(c))
+    got = f"{cell!r} in line {line}, column {name!r}"
+    if cell.strip().lower() in _MISSING:
+        return error(path, "a value is missing", got, "filling it or dropping the row")
+    return error(path, "features are numbers", got, "one column of 0/1 per category")
+
+
+def _not_finite(path: Path, line: int, name: str, value: float) -> DataError:
+    rule = "numbers are finite and fit float32"
+    return error(path, rule, f"{value} in line {line}, column {name!r}", "filling or dropping it")
+
+
+def _answers(
+    path: Path, lines: list[int], name: str, answers: list[str]
+) -> tuple[Array, tuple[str, ...]]:
+    """The target column as labels and the names of their classes, or as float targets and none."""
+    if "" in answers:
+        line = lines[answers.index("")]
+        raise error(path, "a target is missing", f"'' in line {line}, column {name!r}")
+    words = [i for i, answer in enumerate(answers) if not _number(answer)]
+    keys: list[Any] = answers  # str, or int so that 10 sorts after 9
+    if 2 * len(words) < len(answers):
+        if words:
+            got = f"{answers[words[0]]!r} in line {lines[words[0]]}, column {name!r}"
+            raise error(path, "a target column is all numbers or all text", got)
+        y = np.array(answers, np.float64)
+        bad = ~(np.abs(y) <= _FLOAT32_MAX)
+        if bad.any():
+            row = int(bad.argmax())
+            raise _not_finite(path, lines[row], name, y[row])
+        whole = all(answer.lstrip("+-").isdecimal() for answer in answers)
+        if not whole or len(set(y)) > MOST_INTEGER_CLASSES:
+            return y, ()
+        keys = [int(answer) for answer in answers]
+    classes = sorted(set(keys))
+    if len(classes) == 1:
+        got = f"only {classes[0]!r} in column {name!r}"
+        raise error(path, "at least two classes are needed", got)
+    if len(classes) == len(answers) > MOST_INTEGER_CLASSES:
+        got = f"{len(classes)} different ones in as many rows"
+        raise error(path, f"column {name!r} holds no classes", got, "target='<another column>'")
+    index = {key: label for label, key in enumerate(classes)}
+    return np.array([index[key] for key in keys]), tuple(str(key) for key in classes)

@@ -1,0 +1,178 @@
+"""Activations and losses as functions. Imports tensor and the namespace's functions."""
+
+from typing import Any
+
+
+from gpugrad.aval import normalize_axis
+from gpugrad.errors import DtypeError, ShapeError, message
+from gpugrad.late import functions, ops
+from gpugrad.tensor import Tensor
+
+
+def _x(x: Any) -> Tensor:
+    return x if type(x) is Tensor else functions.asarray(x)
+
+
+# Activations
+
+
+def identity(x: Any) -> Tensor:
+    """``x``."""
+    return _x(x)
+
+
+def sigmoid(x: Any) -> Tensor:
+    """``σ(x) = 1 / (1 + e⁻ˣ)``; finite for every x, its derivative is ``y(1 − y)``.
+
+    >>> import gpugrad as gg
+    >>> gg.nn.sigmoid(gg.asarray([-1e4, 0.0, 1e4])).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    return ops.sigmoid(_x(x))
+
+
+def tanh(x: Any) -> Tensor:
+    """Hyperbolic tangent."""
+    return ops.tanh(_x(x))
+
+
+def relu(x: Any) -> Tensor:
+    """``max(x, 0)``; the derivative at 0 is 0."""
+    return ops.relu(_x(x))
+
+
+def leaky_relu(x: Any, negative_slope: float = 0.01) -> Tensor:
+    """``x`` where it is positive, else ``negative_slope · x``."""
+    return ops.leaky_relu(_x(x), slope=float(negative_slope))
+
+
+def elu(x: Any, alpha: float = 1.0) -> Tensor:
+    """``x`` where it is positive, else ``alpha · (eˣ − 1)``. Clevert et al. 2015, eq. 15."""
+    return ops.elu(_x(x), alpha=float(alpha))
+
+
+def gelu(x: Any) -> Tensor:
+    """``x Φ(x)`` in its tanh form, PyTorch's ``approximate="tanh"``. Hendrycks, Gimpel 2016."""
+    return ops.gelu(_x(x))
+
+
+def silu(x: Any) -> Tensor:
+    """``x σ(x)``."""
+    return ops.silu(_x(x))
+
+
+def softplus(x: Any) -> Tensor:
+    """``log(1 + eˣ)``, without overflow."""
+    return ops.softplus(_x(x))
+
+
+def softmax(x: Any, axis: int = -1) -> Tensor:
+    """``eˣ / Σ eˣ`` along ``axis``, without overflow."""
+    x = _x(x)
+    return ops.softmax(x, axis=normalize_axis("softmax", axis, x.ndim))
+
+
+def log_softmax(x: Any, axis: int = -1) -> Tensor:
+    """``x − log Σ eˣ`` along ``axis``, without overflow."""
+    x = _x(x)
+    return ops.log_softmax(x, axis=normalize_axis("log_softmax", axis, x.ndim))
+
+
+def linear(x: Any, weight: Any, bias: Any = None) -> Tensor:
+    """``x weightᵀ + bias``; ``x`` (…, in), ``weight`` (out, in), ``bias`` (out,)."""
+    x = _x(x)
+    if bias is None:
+        return functions.matmul(x, functions.matrix_transpose(weight))
+    return ops.linear(x, weight, bias)
+
+
+# Losses. Each takes the raw output of the last layer.
+
+
+def cross_entropy(logits: Any, labels: Any, reduction: str = "mean") -> Tensor:
+    """Softmax cross-entropy ``logsumexp(z) − z[label]``, averaged over the rows.
+
+    Parameters
+    ----------
+    logits : (n, classes), floating.
+    labels : (n,), integers in 0..classes-1.
+    reduction : ``"mean"``, ``"sum"`` or ``"none"`` (a loss for each row).
+
+    Raises
+    ------
+    ShapeError
+        Unless there is one label for each row.
+    BoundsError
+        For a label outside the classes; negative ones do not count from the end.
+
+    Examples
+    --------
+    >>> import gpugrad as gg
+    >>> gg.nn.cross_entropy(gg.zeros((2, 4)), gg.asarray([0, 3])).item()  # log 4
+    1.3862943649291992
+    """
+    logits = _x(logits)
+    labels = functions.asarray(labels, device=logits.device)
+    if labels.dtype.kind in "iu" and labels.ndim == 2 and labels.shape[1] == 1:
+        hint = "labels.reshape(-1)"
+        raise ShapeError(message("cross_entropy", "labels have one axis", labels.shape, hint))
+    ops.cross_entropy.aval(logits, labels)  # NumPy would broadcast some wrong shapes
+    return _reduce("cross_entropy", ops.cross_entropy(logits, labels), reduction)
+
+
+def bce_with_logits(logits: Any, targets: Any, reduction: str = "mean") -> Tensor:
+    """Binary cross-entropy of ``σ(logits)`` against ``targets`` in 0..1, of the same shape.
+
+    ``max(z, 0) − z·t + log(1 + e^{−|z|})``: finite for every logit.
+
+    >>> import gpugrad as gg
+    >>> gg.nn.bce_with_logits(gg.asarray([1e4, -1e4]), gg.asarray([1.0, 0.0])).item()
+    0.0
+    """
+    logits, targets = _pair("bce_with_logits", logits, targets)
+    return _reduce("bce_with_logits", ops.bce_with_logits(logits, targets), reduction)
+
+
+def mse(prediction: Any, target: Any, reduction: str = "mean") -> Tensor:
+    """Mean squared error ``(prediction − target)²``, both of the same shape.
+
+    Shapes (n, 1) and (n,) raise: broadcast to (n, n) they would train something else.
+
+    >>> import gpugrad as gg
+    >>> gg.nn.mse(gg.asarray([1.0, 3.0]), gg.asarray([1.0, 1.0])).item()
+    2.0
+    """
+    prediction, target = _pair("mse", prediction, target)
+    return _reduce("mse", ops.square(prediction - target), reduction)
+
+
+def _pair(op: str, prediction: Any, target: Any) -> tuple[Tensor, Tensor]:
+    prediction = _x(prediction)
+    target = functions.asarray(target, device=prediction.device)
+    if prediction.shape != target.shape:
+        got = f"prediction: {prediction.shape}, target: {target.shape}"
+        hint = "y.reshape(prediction.shape) if they mean the same values"
+        rule = "shapes must be equal; broadcasting here would average over pairs that do not belong"
+        raise ShapeError(message(op, rule, got, hint))
+    if prediction.dtype.kind not in "fc":
+        raise DtypeError(message(op, "predictions are floating", prediction.dtype))
+    if target.dtype != prediction.dtype:
+        target = functions.astype(target, prediction.dtype)
+    return prediction, target
+
+
+_REDUCTIONS = ("mean", "sum", "none")
+
+
+def _reduce(op: str, losses: Tensor, reduction: str) -> Tensor:
+    if reduction not in _REDUCTIONS:
+        hint = " or ".join(map(repr, _REDUCTIONS))
+        raise ShapeError(message(op, "unknown reduction", repr(reduction), hint))
+    if reduction == "none":
+        return losses
+    axes = tuple(range(losses.ndim))
+    if reduction == "mean" and not losses.size:
+        rule = "the mean of no rows is undefined"
+        raise ShapeError(message(op, rule, losses.shape, 'a batch with rows, or reduction="sum"'))
+    return (ops.mean if reduction == "mean" else ops.sum)(losses, axis=axes, keepdims=False)
+

@@ -1,0 +1,262 @@
+"""Optimisers. Their update rules are PyTorch's, step for step. Imports tensor, ops and module."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gpugrad.errors import CheckpointError, DtypeError, GradientError, message
+from gpugrad.late import functions, ops
+from gpugrad.nn.module import Module
+from gpugrad.tensor import Tensor, grad_mode, sole_owner
+
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop", "clip_grad_norm"]
+
+
+class Optimizer:
+    """Base: parameters, a learning rate that may be changed between steps, and state.
+
+    ``params`` is an iterable of tensors that require gradients, or a module. A parameter without a
+    gradient is left alone. `step` rebinds the parameters: values saved for backward never change.
+    """
+
+    _slots: ClassVar[tuple[str, ...]] = ()  # names of the state arrays, all shaped like the parameter
+
+    def __init__(self, params: Module | Iterable[Tensor], lr: float) -> None:
+        self.params = list(params.parameters() if isinstance(params, Module) else params)
+        if not self.params:
+            raise GradientError(message(self._name, "there is nothing to train", "no parameters"))
+        for p in self.params:
+            if not isinstance(p, Tensor) or not p.requires_grad or not p.is_leaf:
+                hint = "gg.asarray(..., requires_grad=True)"
+                rule = "parameters are leaf tensors that require a gradient"
+                raise GradientError(message(self._name, rule, repr(p), hint))
+        _at_least(self._name, lr=lr)
+        self.lr = lr
+        self.steps = 0
+        self.state = {
+            name: [functions.zeros_like(p.detach()) for p in self.params] for name in self._slots
+        }
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for p in self.params:
+            p.grad = None
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient."""
+        self.steps += 1
+        with grad_mode(False):
+            for i, p in enumerate(self.params):
+                if p.grad is not None:
+                    self._apply(p, p.grad, [self.state[name][i] for name in self._slots])
+
+    def _apply(self, p: Tensor, g: Tensor, state: list[Tensor]) -> None:
+        reuse = all(map(sole_owner, (p, *state)))
+        new = self._update(p, g, state, reuse)
+        for handle, value in zip((p, *state), new, strict=True):
+            handle._assign(value)
+
+    def _update(
+        self, p: Tensor, g: Tensor, state: list[Tensor], reuse: bool
+    ) -> tuple[Tensor, ...]:
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """``lr``, ``steps`` and each state array as ``<name>.<parameter number>``."""
+        arrays = {
+            f"{name}.{i}": x for name, xs in self.state.items() for i, x in enumerate(xs)
+        }
+        return {"lr": self.lr, "steps": self.steps, **arrays}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave; on any mismatch raise, and change nothing."""
+        own = self.state_dict()
+        if own.keys() != state.keys():
+            odd = sorted(own.keys() ^ state.keys())
+            rule = "the state is of another optimiser or model"
+            raise CheckpointError(message(self._name, rule, f"differences: {odd}"))
+        new = {}
+        for key in own.keys() - {"lr", "steps"}:
+            value = functions.asarray(state[key], device=own[key].device, copy=True)
+            if value.shape != own[key].shape:
+                got = f"{key}: {value.shape}, here {own[key].shape}"
+                raise CheckpointError(message(self._name, "the state has other shapes", got))
+            new[key] = functions.astype(value, own[key].dtype)
+        for key, value in new.items():
+            own[key]._assign(value)
+        self.lr, self.steps = float(state["lr"]), int(state["steps"])
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent.
+
+    ``g ← g + weight_decay·p``; with momentum ``v ← momentum·v + g`` and ``g ← v``, or
+    ``g + momentum·v`` with nesterov; then ``p ← p − lr·g``. Sutskever et al. 2013.
+
+    >>> import gpugrad as gg
+    >>> w = gg.asarray([1.0], requires_grad=True)
+    >>> (w * w).sum().backward()
+    >>> gg.optim.SGD([w], lr=0.25).step()
+    >>> w.tolist()
+    [0.5]
+    """
+
+    def __init__(
+        self,
+        params: Module | Iterable[Tensor],
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+    ) -> None:
+        _at_least("SGD", momentum=momentum, weight_decay=weight_decay)
+        if nesterov and not momentum:
+            raise DtypeError(message("SGD", "nesterov needs a momentum", "momentum=0", "0.9"))
+        self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
+        if momentum:
+            self._slots = ("momentum",)  # type: ignore[misc]
+        super().__init__(params, lr)
+
+    def _update(self, p: Tensor, g: Tensor, state: list[Tensor], reuse: bool) -> Any:
+        if not state:
+            return ops.sgd(p, g, self.lr, weight_decay=self.weight_decay, reuse=reuse)
+        return ops.sgd_momentum(
+            p,
+            g,
+            *state,
+            self.lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+            reuse=reuse,
+        )
+
+
+class Adam(Optimizer):
+    """Adam: Kingma and Ba 2015, algorithm 1. ``weight_decay`` adds to the gradient (L2).
+
+    >>> import gpugrad as gg
+    >>> w = gg.asarray([1.0], requires_grad=True)
+    >>> (w * w).sum().backward()
+    >>> gg.optim.Adam([w], lr=0.5).step()
+    >>> round(w.item(), 5)
+    0.5
+    """
+
+    _slots: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
+    _decoupled = False
+
+    def __init__(
+        self,
+        params: Module | Iterable[Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        if not all(0 <= beta < 1 for beta in betas):
+            raise DtypeError(message(self._name, "betas are in 0..1, below 1", betas))
+        _at_least(self._name, eps=eps, weight_decay=weight_decay)
+        self.betas, self.eps, self.weight_decay = tuple(betas), eps, weight_decay
+        super().__init__(params, lr)
+
+    def _update(self, p: Tensor, g: Tensor, state: list[Tensor], reuse: bool) -> Any:
+        return ops.adam(
+            p,
+            g,
+            *state,
+            self.lr,
+            self.steps,
+            betas=self.betas,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            decoupled=self._decoupled,
+            reuse=reuse,
+        )
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay, ``p ← p − lr·weight_decay·p``. Loshchilov, Hutter 2019."""
+
+    _decoupled = True
+
+    def __init__(
+        self,
+        params: Module | Iterable[Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay)
+
+
+class RMSprop(Optimizer):
+    """``v ← alpha·v + (1 − alpha)·g²``, ``p ← p − lr·g/(√v + eps)``. Hinton, lecture 6e, 2012."""
+
+    _slots: ClassVar[tuple[str, ...]] = ("square_avg",)
+
+    def __init__(
+        self,
+        params: Module | Iterable[Tensor],
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        _at_least("RMSprop", alpha=alpha, eps=eps, weight_decay=weight_decay)
+        self.settings = {"alpha": alpha, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, lr)
+
+    def _update(self, p: Tensor, g: Tensor, state: list[Tensor], reuse: bool) -> Any:
+        return ops.rmsprop(p, g, *state, self.lr, **self.settings, reuse=reuse)
+
+
+class Adagrad(Optimizer):
+    """``v ← v + g²``, ``p ← p − lr·g/(√v + eps)``. Duchi et al. 2011."""
+
+    _slots: ClassVar[tuple[str, ...]] = ("sum",)
+
+    def __init__(
+        self,
+        params: Module | Iterable[Tensor],
+        lr: float = 1e-2,
+        eps: float = 1e-10,
+        weight_decay: float = 0.0,
+    ) -> None:
+        _at_least("Adagrad", eps=eps, weight_decay=weight_decay)
+        self.settings = {"eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, lr)
+
+    def _update(self, p: Tensor, g: Tensor, state: list[Tensor], reuse: bool) -> Any:
+        return ops.adagrad(p, g, *state, self.lr, **self.settings, reuse=reuse)
+
+
+def clip_grad_norm(params: Module | Iterable[Tensor], max_norm: float) -> float:
+    """Scale all gradients so that their joint Euclidean norm is at most ``max_norm``.
+
+    Returns the norm before. Raises `GradientError` when it is not finite, and changes nothing then.
+    Pascanu et al. 2013, algorithm 1.
+    """
+    _at_least("clip_grad_norm", max_norm=max_norm)
+    listed = list(params.parameters() if isinstance(params, Module) else params)
+    found = [(p, p.grad) for p in listed if p.grad is not None]
+    total = float(np.sqrt(sum(functions.norm(g.astype(np.float64)).item() ** 2 for _, g in found)))
+    if not np.isfinite(total):
+        raise GradientError(message("clip_grad_norm", "a gradient is not finite", total))
+    if total > max_norm:
+        with grad_mode(False):
+            for p, g in found:
+                p.grad = g * (max_norm / (total + 1e-6))
+    return total
+
+
+def _at_least(op: str, **values: float) -> None:
+    for name, value in values.items():
+        if not value >= 0:
+            raise DtypeError(message(op, f"{name} is a number ≥ 0", value))

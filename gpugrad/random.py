@@ -1,0 +1,168 @@
+"""Random numbers that are the same bits on every device. Imports tensor and namespace functions.
+
+The stream is `numpy.random.Philox` (Philox4x64-10; Salmon et al., SC'11): counter-based, so a GPU can
+compute any part of it. Everything else is made from its bits by one formula.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from gpugrad.errors import DtypeError, ShapeError, message
+from gpugrad.late import functions
+from gpugrad.tensor import Tensor
+
+Size = int | tuple[int, ...] | None
+
+
+class Generator:
+    """A stream of random numbers; the same seed gives the same bits on every device.
+
+    ``Generator(seed).uniform(size=n, dtype=gg.float64)`` equals
+    ``numpy.random.Generator(numpy.random.Philox(seed)).random(n)`` bit for bit, float32 likewise.
+
+    Parameters
+    ----------
+    seed : any integer ≥ 0.
+    device : where the tensors are made.
+    stream : independent streams of one seed, by number (an epoch, say): NumPy's ``spawn_key``.
+
+    Examples
+    --------
+    >>> import gpugrad as gg, numpy as np
+    >>> ours = gg.random.Generator(0).uniform(size=3, dtype=gg.float64).numpy()
+    >>> bool((ours == np.random.Generator(np.random.Philox(0)).random(3)).all())
+    True
+    """
+
+    def __init__(self, seed: int, device: str | None = None, *, stream: int | None = None) -> None:
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+            raise DtypeError(message("Generator", "a seed is an integer ≥ 0", repr(seed)))
+        key = () if stream is None else (stream,)
+        self._bits = np.random.Generator(
+            np.random.Philox(np.random.SeedSequence(int(seed), spawn_key=key))
+        )
+        self.device = device
+
+    def _made(self, array: Any) -> Tensor:
+        return functions.asarray(array, device=self.device)
+
+    def uniform(
+        self, low: float = 0.0, high: float = 1.0, size: Size = None, dtype: Any = np.float32
+    ) -> Tensor:
+        """Values in ``[low, high)``: 53 random bits each for float64, 24 for float32."""
+        return self._made(self._uniform(low, high, size, _floating("uniform", dtype)))
+
+    def _uniform(self, low: float, high: float, size: Size, dtype: Any) -> Any:
+        unit = self._bits.random(_shape(size), dtype)
+        if low == 0.0 and high == 1.0:
+            return unit
+        return unit * dtype.type(high - low) + dtype.type(low)
+
+    def normal(
+        self, loc: float = 0.0, scale: float = 1.0, size: Size = None, dtype: Any = np.float32
+    ) -> Tensor:
+        """Normal deviates by Box and Muller (1958), in float64, from pairs of float64 uniforms.
+
+        ``z = √(−2 ln(1 − u₁)) · (cos 2πu₂, sin 2πu₂)``: the first half of the values takes the
+        cosines, the rest the sines.
+        """
+        dtype = _floating("normal", dtype)
+        shape = _shape(size)
+        n = int(np.prod(shape, dtype=np.int64))
+        half = (n + 1) // 2
+        u1, u2 = self._bits.random((2, half))
+        radius, angle = np.sqrt(-2 * np.log1p(-u1)), 2 * np.pi * u2
+        z = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:n]
+        return self._made((loc + scale * z.reshape(shape)).astype(dtype))
+
+    def integers(
+        self,
+        low: int,
+        high: int | None = None,
+        size: Size = None,
+        dtype: Any = np.int64,
+        endpoint: bool = False,
+    ) -> Tensor:
+        """Integers in ``[low, high)``, or ``[0, low)``; one 64-bit draw each.
+
+        ``low + ⌊u·(high − low) / 2⁶⁴⌋``: for a range r no value is likelier than another by more than
+        r/2⁶⁴. Ranges up to 2³².
+        """
+        if high is None:
+            low, high = 0, low
+        span = int(high) - int(low) + endpoint
+        if not 0 < span <= 1 << 32:
+            hint = "low < high, at most 2**32 apart"
+            raise ShapeError(message("integers", "an impossible range", f"{low}..{high}", hint))
+        u = self._raw(size)
+        top, bottom = u >> np.uint64(32), u & np.uint64(0xFFFFFFFF)
+        r = np.uint64(span)  # span = 2**32 still fits: top·span < 2**64
+        scaled = (top * r + ((bottom * r) >> np.uint64(32))) >> np.uint64(32)
+        return self._made((scaled.astype(np.int64) + low).astype(dtype))
+
+    def bernoulli(self, p: float, size: Size = None) -> Tensor:
+        """True with probability ``p``: where a float32 uniform is below it."""
+        if not 0.0 <= p <= 1.0:
+            raise DtypeError(message("bernoulli", "a probability is in 0..1", p))
+        return self._made(self._bits.random(_shape(size), np.float32) < p)
+
+    def permutation(self, x: Any) -> Tensor:
+        """``0..x-1`` in random order for an integer, else the rows of ``x`` in random order.
+
+        The order sorts one 64-bit draw for each row, which a GPU can do as well.
+        """
+        if isinstance(x, (int, np.integer)):
+            return self._made(self._order(int(x)))
+        rows = functions.asarray(x)
+        return rows[self._order(rows.shape[0])]
+
+    def _order(self, n: int) -> Any:
+        return np.argsort(self._raw(n), kind="stable")
+
+    def _raw(self, size: Size) -> Any:
+        shape = _shape(size)
+        n = int(np.prod(shape, dtype=np.int64))
+        return self._bits.bit_generator.random_raw(n).reshape(shape)
+
+    # State, for checkpoints
+
+    @property
+    def state(self) -> list[int]:
+        """The whole state as twelve unsigned 64-bit integers; assign it to go back."""
+        state: Any = self._bits.bit_generator.state
+        inner = state["state"]
+        return [
+            *map(int, inner["counter"]),
+            *map(int, inner["key"]),
+            *map(int, state["buffer"]),
+            int(state["buffer_pos"]) | int(state["has_uint32"]) << 32,
+            int(state["uinteger"]),
+        ]
+
+    @state.setter
+    def state(self, words: list[int]) -> None:
+        if len(words) != 12:
+            raise ShapeError(message("Generator.state", "a state has 12 words", len(words)))
+        unsigned = [np.uint64(w) for w in words]
+        self._bits.bit_generator.state = {
+            "bit_generator": "Philox",
+            "state": {"counter": np.array(unsigned[:4]), "key": np.array(unsigned[4:6])},
+            "buffer": np.array(unsigned[6:10]),
+            "buffer_pos": int(words[10]) & 0xFFFFFFFF,
+            "has_uint32": int(words[10]) >> 32,
+            "uinteger": int(words[11]),
+        }
+
+
+def _shape(size: Size) -> tuple[int, ...]:
+    if size is None:
+        return ()
+    return (int(size),) if isinstance(size, (int, np.integer)) else tuple(size)
+
+
+def _floating(op: str, dtype: Any) -> Any:
+    wanted = np.dtype(dtype)
+    if wanted not in (np.float32, np.float64):
+        raise DtypeError(message(op, "random floats are float32 or float64", wanted))
+    return wanted

@@ -1,0 +1,130 @@
+"""Checking derivatives: numerical against analytic. Imports transforms."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpugrad.errors import DtypeError, GradientError, message
+from gpugrad.late import functions
+from gpugrad.tensor import Tensor
+from gpugrad.transforms import jvp, vjp
+
+__all__ = ["gradcheck", "numerical_jvp"]
+
+
+def numerical_jvp(
+    f: Callable[..., Tensor], args: Sequence[Any], tangents: Sequence[Any], eps: float = 1e-6
+) -> Any:
+    """``(f(x + eps·dx) − f(x − eps·dx)) / 2 eps`` in float64: second-order central differences."""
+    ahead = [x + eps * dx for x, dx in zip(args, tangents, strict=True)]
+    behind = [x - eps * dx for x, dx in zip(args, tangents, strict=True)]
+    return (_value(f, ahead) - _value(f, behind)) / (2 * eps)
+
+
+def _value(f: Callable[..., Tensor], args: Sequence[Any]) -> Any:
+    out = f(*[functions.asarray(x) for x in args])
+    return np.asarray(out.detach().to("cpu").numpy(), dtype=np.float64)
+
+
+def gradcheck(
+    f: Callable[..., Tensor],
+    args: Sequence[Any],
+    *,
+    eps: float = 1e-6,
+    rtol: float = 1e-4,
+    atol: float = 1e-5,
+    order: int = 2,
+    seed: int = 0,
+) -> bool:
+    """Compare every derivative of ``f`` at ``args`` with central differences.
+
+    First order: the vjp of every output entry and the jvp along every input entry. Second order
+    (``order=2``): the jvp of the vjp, and the vjp of the vjp, along random directions.
+
+    Parameters
+    ----------
+    f : takes tensors, returns one tensor of any shape.
+    args : floating arrays or numbers; they are raised to float64.
+    eps : step of the difference, in the units of the arguments.
+
+    Raises
+    ------
+    GradientError
+        With the entry that is furthest off: which argument, which output, both values.
+
+    Examples
+    --------
+    >>> import gpugrad as gg, numpy as np
+    >>> gg.testing.gradcheck(lambda x: gg.tanh(x).sum(), [np.array([0.5, -1.0])])
+    True
+    """
+    xs = [np.asarray(x.detach().numpy() if isinstance(x, Tensor) else x) for x in args]
+    for x in xs:
+        if x.dtype.kind not in "f":
+            raise DtypeError(message("gradcheck", "arguments are floating", x.dtype))
+    xs = [x.astype(np.float64) for x in xs]
+    _first_order(f, xs, eps, rtol, atol)
+    if order >= 2:
+        _second_order(f, xs, eps, rtol, atol, np.random.default_rng(seed))
+    return True
+
+
+def _first_order(f: Any, xs: list[Any], eps: float, rtol: float, atol: float) -> None:
+    out, pullback = vjp(f, *xs)
+    shape = np.shape(out)
+    for i, x in enumerate(xs):
+        numeric = np.empty((*shape, *x.shape))
+        forward = np.empty_like(numeric)
+        for at in np.ndindex(x.shape):
+            tangents = [np.zeros_like(other) for other in xs]
+            tangents[i][at] = 1.0
+            numeric[(..., *at)] = numerical_jvp(f, xs, tangents, eps)
+            forward[(..., *at)] = jvp(f, xs, tangents)[1]
+        reverse = np.empty_like(numeric)
+        for place in np.ndindex(shape):
+            cotangent = np.zeros(shape)
+            cotangent[place] = 1.0
+            reverse[place] = pullback(cotangent)[i]
+        _compare("vjp", i, reverse, numeric, len(shape), rtol, atol)
+        _compare("jvp", i, forward, numeric, len(shape), rtol, atol)
+
+
+def _second_order(
+    f: Any, xs: list[Any], eps: float, rtol: float, atol: float, rng: np.random.Generator
+) -> None:
+    cotangent = rng.standard_normal(np.shape(_value(f, xs)))
+    tangents = [rng.standard_normal(x.shape) for x in xs]
+    weights = [rng.standard_normal(x.shape) for x in xs]
+
+    def directional(*args: Any) -> Tensor:
+        """⟨weights, vjp of f⟩: a scalar whose derivative needs the second derivative of f."""
+        _, pullback = vjp(f, *args)
+        parts = [functions.sum(g * w) for g, w in zip(pullback(cotangent), weights, strict=True)]
+        total: Tensor = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total
+
+    numeric = numerical_jvp(directional, xs, tangents, eps)
+    forward = jvp(directional, xs, tangents)[1]
+    gradients = vjp(directional, *xs)[1](1.0)
+    reverse = sum(float((g * dx).sum()) for g, dx in zip(gradients, tangents, strict=True))
+    _compare("jvp of vjp", None, np.asarray(forward), np.asarray(numeric), 0, rtol, atol)
+    _compare("vjp of vjp", None, np.asarray(reverse), np.asarray(numeric), 0, rtol, atol)
+
+
+def _compare(
+    kind: str, i: int | None, ours: Any, numeric: Any, out_ndim: int, rtol: float, atol: float
+) -> None:
+    gap = np.abs(ours - numeric)
+    excess = gap - (atol + rtol * np.abs(numeric))
+    wrong = ~(excess <= 0)  # NaN is wrong
+    if not wrong.any():
+        return
+    worst = np.unravel_index(np.argmax(np.where(wrong, np.nan_to_num(gap, nan=np.inf), -1)), gap.shape)
+    place = tuple(map(int, worst))
+    at = "" if i is None else f" of argument {i} at {place[out_ndim:]}, output {place[:out_ndim]}"
+    got = f"analytic {ours[worst]:.9g}, numerical {numeric[worst]:.9g}"
+    rule = f"{kind}{at} is off by {gap[worst]:.3g} ({int(wrong.sum())} of {gap.size} entries wrong)"
+    raise GradientError(message("gradcheck", rule, got))
