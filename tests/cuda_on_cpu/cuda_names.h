@@ -1,0 +1,77 @@
+// What a kernel's text calls things, in terms of the emulator; and the host twins of the functions
+// that kernels/cuda/common.cuh writes in PTX.
+
+#include "emulator.h"
+
+#include <cmath>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __shared__ static __attribute__((section("gg_shared"), used))
+#define threadIdx (emulator::current->index)
+#define blockIdx (emulator::block_index)
+#define blockDim (emulator::block_size)
+#define gridDim (emulator::grid_size)
+#define GG_EXPORT(kernel) const bool kernel##_enlisted = emulator::enlist(#kernel, kernel);
+#define GG_DYNAMIC_SHARED(type, name) \
+    type* name = reinterpret_cast<type*>(emulator::dynamic_shared)
+
+namespace {
+
+void __syncthreads(emulator::Site site = emulator::Site::here()) { emulator::wait_for_block(site); }
+
+void __syncwarp(unsigned mask = ~0u, emulator::Site site = emulator::Site::here()) {
+    emulator::wait_for_warp(mask, site);
+}
+
+// `width` splits the warp into groups; a source outside the group means the lane itself.
+template <typename T>
+T __shfl_sync(unsigned mask, T value, int lane, int width = 32,
+              emulator::Site site = emulator::Site::here()) {
+    const int own = emulator::current->number % emulator::LANES;
+    return emulator::exchange(mask, value, own / width * width + lane % width, site);
+}
+
+template <typename T>
+T __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32,
+                  emulator::Site site = emulator::Site::here()) {
+    const int own = emulator::current->number % emulator::LANES;
+    const int source = own ^ lane_mask;
+    const bool in_group = source / width <= own / width;
+    return emulator::exchange(mask, value, in_group ? source : own, site);
+}
+
+template <typename T>
+T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32,
+                   emulator::Site site = emulator::Site::here()) {
+    const int own = emulator::current->number % emulator::LANES;
+    const bool in_group = own % width + int(delta) < width;
+    return emulator::exchange(mask, value, in_group ? own + delta : own, site);
+}
+
+float half_bits_to_float(unsigned short bits) {
+    const float sign = bits & 0x8000 ? -1.0f : 1.0f;
+    const int exponent = bits >> 10 & 0x1f;
+    const int fraction = bits & 0x3ff;
+    if (exponent == 0x1f) return fraction ? NAN : sign * INFINITY;
+    if (exponent == 0) return sign * std::ldexp(float(fraction), -24);
+    return sign * std::ldexp(float(fraction + 0x400), exponent - 25);
+}
+
+// To nearest, ties to even, as cvt.rn.f16.f32.
+unsigned short float_to_half_bits(float x) {
+    const unsigned short sign = std::signbit(x) ? 0x8000 : 0;
+    const float size = std::fabs(x);
+    if (std::isnan(x)) return 0x7fff;
+    if (size >= 65520.0f) return sign | 0x7c00;  // halfway past the largest half
+    const int exponent = size < 0x1p-14f ? -14 : std::ilogb(size);
+    // One unit in the last place is 2^(exponent - 10). A carry out of the fraction runs into the
+    // exponent's bits, where it belongs.
+    const int units = int(std::nearbyint(std::ldexp(size, 10 - exponent)));
+    return sign | (size < 0x1p-14f ? units : ((exponent + 14) << 10) + units);
+}
+
+}  // namespace

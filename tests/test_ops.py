@@ -1,0 +1,99 @@
+"""Every op, driven by the case table: value, dtype, shape, aval, first and second derivatives."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import CASES, Case
+
+import gpugrad as gg
+from gpugrad.aval import Aval, aval_of
+from gpugrad.late import ops
+from gpugrad.op import Op
+
+TOLERANCE = {"float64": 1e-12, "float32": 2e-5, "float16": 2e-2}
+
+
+def as_dtype(args: tuple[Any, ...], dtype: Any) -> list[Any]:
+    """Floating arguments in ``dtype``, with the strides they had."""
+    cast = []
+    for a in args:
+        if a.dtype.kind != "f":
+            cast.append(a)
+            continue
+        moved = np.empty_like(a, dtype=dtype) if a.flags.c_contiguous else a.astype(dtype, order="K")
+        moved[...] = a
+        cast.append(moved)
+    return cast
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+def test_value(case: Case, dtype: str, device: str) -> None:
+    args = as_dtype(case.args, dtype)
+    got = case.f(*[gg.asarray(a, device=device) for a in args])
+    want = np.asarray(case.ref(*[a.astype("f8") if a.dtype.kind == "f" else a for a in args]))
+    assert isinstance(got, gg.Tensor)
+    assert got.shape == want.shape
+    if want.dtype.kind == "f":
+        cast = case.op == "astype" or case.op == "one_hot"
+        assert cast or got.dtype == dtype, f"dtype drifted to {got.dtype}"
+    else:
+        assert got.dtype.kind == want.dtype.kind
+    tolerance = TOLERANCE[dtype]
+    np.testing.assert_allclose(got.to("cpu").numpy().astype(want.dtype), want, tolerance, tolerance)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.smooth], ids=lambda c: c.id)
+def test_derivatives(case: Case, device: str) -> None:
+    """vjp and jvp against differences, and both kinds of second derivative."""
+    gg.testing.gradcheck(lambda *xs: case.f(*xs) * 1.0, case.args, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.smooth], ids=lambda c: c.id)
+def test_gradients_keep_dtype(case: Case, device: str) -> None:
+    """float32 in, float32 gradient out, of the argument's own shape."""
+    leaves = [
+        gg.asarray(a, device=device, requires_grad=True) for a in as_dtype(case.args, "float32")
+    ]
+    case.f(*leaves).sum().backward()
+    for x in leaves:
+        assert x.grad is not None
+        assert (x.grad.dtype, x.grad.shape, x.grad.device) == (gg.float32, x.shape, x.device)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
+def test_aval_foretells(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shape rule, which tracing relies on, says what forward then does."""
+    run = Op.__call__
+    seen = []
+
+    def checked(op: Op, *xs: Any, **params: Any) -> Any:
+        y = run(op, *xs, **params)
+        data_dependent = any(getattr(x, "dtype", None) == bool for x in xs) and "item" in op.name
+        if not isinstance(y, tuple) and hasattr(y, "shape") and not data_dependent:
+            avals = [aval_of(x) for x in xs]
+            assert op.aval(*avals, **params) == Aval(y.shape, y.dtype), op
+            seen.append(op.name)
+        return y
+
+    monkeypatch.setattr(Op, "__call__", checked)
+    case.f(*[gg.asarray(a) for a in case.args])
+    unseen = case.op in WITH_SEVERAL_OUTPUTS or case.note in ("mask-", "full-mask-", "up-")
+    assert seen or unseen
+
+
+# What the check above cannot see: tuples of outputs, shapes that depend on values, no op at all.
+WITH_SEVERAL_OUTPUTS = {"sgd", "sgd_momentum", "adam", "rmsprop", "adagrad"}
+
+
+def test_every_op_has_a_case() -> None:
+    assert {case.op for case in CASES} == set(vars(ops))
+
+
+def test_every_op_that_moves_floats_has_a_derivative() -> None:
+    from cases import WITHOUT_DERIVATIVE
+
+    for name, op in vars(ops).items():
+        assert (op.rules is None) == (name in WITHOUT_DERIVATIVE), name
+        assert (op.jvp is None) == (op.rules is None), name
