@@ -67,7 +67,7 @@ class Op:
         elif vjp is not None:
             self.set_rules([self._compile(rule) for rule in vjp])
         self.jvp = forward_rule(self, jvp)
-        # tracked inputs (bit mask) -> picks what to save out of [inputs…, output, None]
+        # mask of tracked inputs -> picks what to save out of [inputs…, output, None]
         self.keeps: dict[int, Callable[[list[Any]], tuple[Any, ...]]] = {}
         self.fusions: list[Any] = []  # rows of the fusion table whose pattern ends in this op
         setattr(ops, name, self)
@@ -94,16 +94,20 @@ class Op:
         if state.special:
             return _bind_dual(self, xs, params)
         values = []
+        nodes = []
         data = None
         tracked, bit = 0, 1
         for x in xs:
             if type(x) is Tensor:
                 data = x._data
                 values.append(data)
-                if x._node is not None:
+                node = x._node
+                nodes.append(node)
+                if node is not None:
                     tracked |= bit
             else:
                 values.append(x)
+                nodes.append(None)
             bit += bit
         if data is None:
             return _evaluate(self, values, params)
@@ -120,35 +124,35 @@ class Op:
             if isinstance(y, np.generic):  # NumPy's 0-d results; a Tensor holds arrays only
                 y = np.asarray(y)
         if tracked and state.grad and self.rules is not None:
-            return Tensor(y, _record(self, xs, values, y, params, tracked))
+            return Tensor(y, self.record(nodes, values, y, params, tracked))
         return Tensor(y)
 
-    def plan(self, tracked: int, count: int) -> Callable[[list[Any]], tuple[Any, ...]]:
+    def record(
+        self, nodes: list[Node | None], values: list[Any], y: Any, params: dict[str, Any], tracked: int
+    ) -> Node:
+        """The node of an output ``y``, holding no more than the rules of its tracked inputs read."""
+        mask = tracked | 1 << len(nodes)  # the top bit tells calls of different lengths apart
+        keep = self.keeps.get(mask) or self.plan(mask, len(nodes))
+        values.append(y)
+        values.append(None)
+        return Node(self, params, tuple(nodes), keep(values), y.shape, y.dtype)
+
+    def plan(self, mask: int, count: int) -> Callable[[list[Any]], tuple[Any, ...]]:
         """What to save of [inputs…, output, None] so that the tracked inputs' rules can run."""
         wanted: set[int] = set()
         for k, reads in enumerate(self.reads):
-            if tracked >> k & 1:
+            if k < count and mask >> k & 1:
                 wanted.update(count if i == OUTPUT else i for i in reads if i != REST)
                 if REST in reads:
                     wanted.update(range(len(self.inputs) - 1, count))
         picks = [i if i in wanted else count + 1 for i in range(count + 1)]
         keep: Any = itemgetter(*picks) if wanted else _nothing
-        self.keeps[tracked] = keep
+        self.keeps[mask] = keep
         return keep  # type: ignore[no-any-return]
 
 
 def _nothing(values: list[Any]) -> tuple[Any, ...]:
     return ()
-
-
-def _record(
-    op: Op, xs: tuple[Any, ...], values: list[Any], y: Any, params: dict[str, Any], tracked: int
-) -> Node:
-    parents = tuple([x._node if type(x) is Tensor else None for x in xs])
-    keep = op.keeps.get(tracked) or op.plan(tracked, len(xs))
-    values.append(y)
-    values.append(None)
-    return Node(op, params, parents, keep(values), y.shape, y.dtype)
 
 
 def _evaluate(op: Op, values: list[Any], params: dict[str, Any]) -> Any:
@@ -206,10 +210,11 @@ def _bind_dual(op: Op, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
     with grad_mode(False):
         y = op(*primals, **params)._data
     node = None
-    tracked = sum(1 << i for i, x in enumerate(xs) if type(x) is Tensor and x._node is not None)
+    nodes = [x._node if type(x) is Tensor else None for x in xs]
+    tracked = sum(1 << i for i, input_node in enumerate(nodes) if input_node is not None)
     if tracked and state.grad and op.rules is not None:
         values = [x._data if type(x) is Tensor else x for x in xs]
-        node = _record(op, xs, values, y, params, tracked)
+        node = op.record(nodes, values, y, params, tracked)
     tangent = op.jvp(tangents, Tensor(y, node), primals, params)
     if tangent is None:
         return Tensor(y, node)

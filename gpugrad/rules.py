@@ -148,9 +148,10 @@ def forward_rule(op: Any, jvp: str | Callable[..., Any] | None) -> Push | None:
         args, keys = names(jvp)
 
         def push(tangents: Sequence[Any], y: Any, xs: Sequence[Any], params: dict[str, Any]) -> Any:
-            known = {"y": y, "xs": xs, "tangents": tangents}
+            known = {"y": y}
             for name, x, dx in zip(op.inputs, xs, tangents, strict=False):
                 known[name], known["d" + name] = x, dx
+            known["xs"], known["tangents"] = xs, tangents
             return jvp(*[known[name] for name in args], **{key: params[key] for key in keys})
 
     else:

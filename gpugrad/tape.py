@@ -141,6 +141,9 @@ class Pass:
                 g = self.cotangents.pop(node, None)
                 if g is not None:
                     self.step(node, g)
+            # Leaves still waiting for a cotangent that no rule sends (∂where/∂condition, say).
+            for node in list(self.cotangents):
+                self.deliver(node, self.cotangents.pop(node))
 
     def step(self, node: Node, g: Cotangent) -> None:
         """Send ``g`` through ``node`` to its parents."""

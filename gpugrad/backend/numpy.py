@@ -33,9 +33,13 @@ class NumpyBackend:
 
     def check_indices(self, op: str, indices: Array, size: int) -> None:
         if indices.size and not (-size <= indices.min() and indices.max() < size):
-            got = f"values {indices.min()}..{indices.max()}"
-            hint = f"values in {-size}..{size - 1}" if size else "a non-empty array"
-            raise BoundsError(message(op, "an index is outside its axis", got, hint))
+            raise out_of_range(op, indices.min(), indices.max(), size)
+
+
+def out_of_range(op: str, low: Any, high: Any, size: int) -> BoundsError:
+    """The error for indices ``low..high`` into an axis of ``size``, the same on every device."""
+    hint = f"values in {-size}..{size - 1}" if size else "a non-empty array"
+    return BoundsError(message(op, "an index is outside its axis", f"values {low}..{high}", hint))
 
 
 # Rows handled at a time: dy, y and dz of one block stay in a 1 MiB L2 cache.
@@ -46,21 +50,24 @@ def sigmoid_bwd(dy: Array, y: Array) -> tuple[Array, Array]:
     """Backward of ``y = sigmoid(z)``, ``z = x @ w + b``, in one pass.
 
     ``dz = dy · y · (1 − y)`` of shape (m, n) and ``db = Σ_rows dz`` of shape (n,). Half precision
-    accumulates in float32.
+    multiplies and sums in float32.
 
     >>> dz, db = sigmoid_bwd(np.ones((2, 1)), np.full((2, 1), 0.5))
     >>> dz.ravel().tolist(), db.tolist()
     ([0.25, 0.25], [0.5])
     """
     m, n = y.shape
-    dz = np.empty(y.shape, np.result_type(dy, y))
-    total = np.zeros(n, np.float32 if dz.dtype == np.float16 else dz.dtype)
-    rows = max(1, _BLOCK_BYTES // max(1, n * dz.itemsize))
+    dtype = np.result_type(dy, y)
+    if dtype == np.float16:
+        dz, db = sigmoid_bwd(dy.astype(np.float32), y.astype(np.float32))
+        return dz.astype(dtype), db.astype(dtype)
+    dz, db = np.empty((m, n), dtype), np.zeros(n, dtype)
+    rows = max(1, _BLOCK_BYTES // max(1, n * dtype.itemsize))
     for start in range(0, m, rows):
         part = slice(start, start + rows)
         block = dz[part]
         np.subtract(1, y[part], out=block)
         block *= y[part]
         block *= dy[part]
-        total += block.sum(axis=0, dtype=total.dtype)
-    return dz, total.astype(dz.dtype, copy=False)
+        db += block.sum(axis=0)
+    return dz, db
