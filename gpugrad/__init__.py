@@ -5,17 +5,17 @@
 6.0
 """
 
-from gpugrad import config, errors, fuse, namespace, ops, tape
-from gpugrad import data as data
-from gpugrad import io as io
-from gpugrad import nn as nn
-from gpugrad import optim as optim
-from gpugrad import random as random
-from gpugrad import testing as testing
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from gpugrad import config, errors, fuse, namespace, nn, ops, optim, random, tape
 from gpugrad.backend import cuda_available
 from gpugrad.namespace import *  # noqa: F403
 from gpugrad.tensor import Tensor, enable_grad, is_grad_enabled, no_grad
 from gpugrad.transforms import grad, jvp, value_and_grad, vjp
+
+if TYPE_CHECKING:
+    from gpugrad import data, io, testing
 
 __version__ = "0.1.0"
 
@@ -41,3 +41,16 @@ __all__ = [
 ]
 
 del fuse, ops, tape  # imported for what they declare
+
+# Imported when first asked for: what they need costs as much as the rest of the package.
+_ON_DEMAND = ("data", "io", "testing")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ON_DEMAND:
+        return import_module(f"gpugrad.{name}")
+    raise AttributeError(f"module 'gpugrad' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

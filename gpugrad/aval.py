@@ -29,7 +29,8 @@ class Aval(NamedTuple):
         return prod(self.shape)
 
     def __str__(self) -> str:
-        return f"{getattr(self.dtype, 'name', self.dtype.__name__)}{list(self.shape)}"
+        name = self.dtype.__name__ if self.dtype in WEAK else self.dtype.name
+        return f"{name}{list(self.shape)}"
 
 
 # A sample of each weak type, for NumPy's promotion to look at.

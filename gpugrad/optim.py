@@ -1,5 +1,6 @@
 """Optimisers. Their update rules are PyTorch's, step for step. Imports tensor, ops and module."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -23,7 +24,8 @@ class Optimizer:
     _slots: ClassVar[tuple[str, ...]] = ()  # names of the state arrays, all shaped like the parameter
 
     def __init__(self, params: Module | Iterable[Tensor], lr: float) -> None:
-        self.params = list(params.parameters() if isinstance(params, Module) else params)
+        listed = params.parameters() if isinstance(params, Module) else params
+        self.params = list({id(p): p for p in listed}.values())  # one listed twice is one parameter
         if not self.params:
             raise GradientError(message(self._name, "there is nothing to train", "no parameters"))
         for p in self.params:
@@ -33,10 +35,8 @@ class Optimizer:
                 raise GradientError(message(self._name, rule, repr(p), hint))
         _at_least(self._name, lr=lr)
         self.lr = lr
-        self.steps = 0
-        self.state = {
-            name: [functions.zeros_like(p.detach()) for p in self.params] for name in self._slots
-        }
+        self.steps = [0] * len(self.params)  # updates of each, for Adam's bias correction
+        self.state = {name: [_zeros(p) for p in self.params] for name in self._slots}
 
     @property
     def _name(self) -> str:
@@ -49,47 +49,62 @@ class Optimizer:
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
-        self.steps += 1
         with grad_mode(False):
             for i, p in enumerate(self.params):
                 if p.grad is not None:
-                    self._apply(p, p.grad, [self.state[name][i] for name in self._slots])
+                    self.steps[i] += 1
+                    state = [self.state[name][i] for name in self._slots]
+                    self._apply(p, p.grad, state, self.steps[i])
 
-    def _apply(self, p: Tensor, g: Tensor, state: list[Tensor]) -> None:
+    def _apply(self, p: Tensor, g: Tensor, state: list[Tensor], t: int) -> None:
         reuse = all(map(sole_owner, (p, *state)))
-        new = self._update(p, g, state, reuse)
+        new = self._update(p, g, state, t, reuse)
         for handle, value in zip((p, *state), new, strict=True):
             handle._assign(value)
 
     def _update(
-        self, p: Tensor, g: Tensor, state: list[Tensor], reuse: bool
+        self, p: Tensor, g: Tensor, state: list[Tensor], t: int, reuse: bool
     ) -> tuple[Tensor, ...]:
+        """New values of ``p`` and its state after its ``t``-th update."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """``lr``, ``steps`` and each state array as ``<name>.<parameter number>``."""
-        arrays = {
-            f"{name}.{i}": x for name, xs in self.state.items() for i, x in enumerate(xs)
-        }
-        return {"lr": self.lr, "steps": self.steps, **arrays}
+        """``lr``, ``steps`` of each parameter, each state array as ``<name>.<parameter number>``.
+
+        Values as they are now: later steps do not change them.
+        """
+        arrays = {name: x.detach() for name, x in self._named_state().items()}
+        return {"lr": self.lr, "steps": list(self.steps), **arrays}
+
+    def _named_state(self) -> dict[str, Tensor]:
+        return {f"{name}.{i}": x for name, xs in self.state.items() for i, x in enumerate(xs)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave; on any mismatch raise, and change nothing."""
-        own = self.state_dict()
-        if own.keys() != state.keys():
-            odd = sorted(own.keys() ^ state.keys())
+        own = self._named_state()
+        names = own.keys() | {"lr", "steps"}
+        if names != state.keys():
+            odd = sorted(names ^ state.keys())
             rule = "the state is of another optimiser or model"
             raise CheckpointError(message(self._name, rule, f"differences: {odd}"))
         new = {}
-        for key in own.keys() - {"lr", "steps"}:
-            value = functions.asarray(state[key], device=own[key].device, copy=True)
+        for key in own:
+            value = functions.tensor(state[key], device=own[key].device).detach()
             if value.shape != own[key].shape:
                 got = f"{key}: {value.shape}, here {own[key].shape}"
                 raise CheckpointError(message(self._name, "the state has other shapes", got))
             new[key] = functions.astype(value, own[key].dtype)
+        try:
+            lr, steps = float(state["lr"]), [int(n) for n in state["steps"]]
+        except (TypeError, ValueError) as error:
+            rule = "lr is a number, and steps one count a parameter"
+            raise CheckpointError(message(self._name, rule, error)) from error
+        if len(steps) != len(self.params):
+            got = f"{len(steps)} for {len(self.params)} parameters"
+            raise CheckpointError(message(self._name, "one step count a parameter", got))
         for key, value in new.items():
             own[key]._assign(value)
-        self.lr, self.steps = float(state["lr"]), int(state["steps"])
+        self.lr, self.steps = lr, steps
 
 
 class SGD(Optimizer):
@@ -122,7 +137,7 @@ class SGD(Optimizer):
             self._slots = ("momentum",)  # type: ignore[misc]
         super().__init__(params, lr)
 
-    def _update(self, p: Tensor, g: Tensor, state: list[Tensor], reuse: bool) -> Any:
+    def _update(self, p: Tensor, g: Tensor, state: list[Tensor], t: int, reuse: bool) -> Any:
         if not state:
             return ops.sgd(p, g, self.lr, weight_decay=self.weight_decay, reuse=reuse)
         return ops.sgd_momentum(
@@ -165,13 +180,13 @@ class Adam(Optimizer):
         self.betas, self.eps, self.weight_decay = tuple(betas), eps, weight_decay
         super().__init__(params, lr)
 
-    def _update(self, p: Tensor, g: Tensor, state: list[Tensor], reuse: bool) -> Any:
+    def _update(self, p: Tensor, g: Tensor, state: list[Tensor], t: int, reuse: bool) -> Any:
         return ops.adam(
             p,
             g,
             *state,
             self.lr,
-            self.steps,
+            t,
             betas=self.betas,
             eps=self.eps,
             weight_decay=self.weight_decay,
@@ -213,7 +228,7 @@ class RMSprop(Optimizer):
         self.settings = {"alpha": alpha, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, lr)
 
-    def _update(self, p: Tensor, g: Tensor, state: list[Tensor], reuse: bool) -> Any:
+    def _update(self, p: Tensor, g: Tensor, state: list[Tensor], t: int, reuse: bool) -> Any:
         return ops.rmsprop(p, g, *state, self.lr, **self.settings, reuse=reuse)
 
 
@@ -233,7 +248,7 @@ class Adagrad(Optimizer):
         self.settings = {"eps": eps, "weight_decay": weight_decay}
         super().__init__(params, lr)
 
-    def _update(self, p: Tensor, g: Tensor, state: list[Tensor], reuse: bool) -> Any:
+    def _update(self, p: Tensor, g: Tensor, state: list[Tensor], t: int, reuse: bool) -> Any:
         return ops.adagrad(p, g, *state, self.lr, **self.settings, reuse=reuse)
 
 
@@ -244,16 +259,24 @@ def clip_grad_norm(params: Module | Iterable[Tensor], max_norm: float) -> float:
     Pascanu et al. 2013, algorithm 1.
     """
     _at_least("clip_grad_norm", max_norm=max_norm)
-    listed = list(params.parameters() if isinstance(params, Module) else params)
-    found = [(p, p.grad) for p in listed if p.grad is not None]
-    total = float(np.sqrt(sum(functions.norm(g.astype(np.float64)).item() ** 2 for _, g in found)))
-    if not np.isfinite(total):
+    if isinstance(params, Tensor):  # iterating it would give its rows, which have no gradient
+        params = [params]
+    listed = params.parameters() if isinstance(params, Module) else params
+    found = [(p, p.grad) for p in {id(p): p for p in listed}.values() if p.grad is not None]
+    total = math.hypot(*[functions.norm(g.astype(np.float64)).item() for _, g in found])
+    if not math.isfinite(total):
         raise GradientError(message("clip_grad_norm", "a gradient is not finite", total))
     if total > max_norm:
         with grad_mode(False):
             for p, g in found:
-                p.grad = g * (max_norm / (total + 1e-6))
+                p.grad = g * (float(max_norm) / (total + 1e-6))
     return total
+
+
+def _zeros(p: Tensor) -> Tensor:
+    """Where an average starts; those of half precision are kept in float32."""
+    wide = np.float32 if p.dtype == np.float16 else p.dtype
+    return functions.zeros_like(p.detach(), dtype=wide)  # type: ignore[no-any-return]
 
 
 def _at_least(op: str, **values: float) -> None:

@@ -4,11 +4,12 @@ The stream is `numpy.random.Philox` (Philox4x64-10; Salmon et al., SC'11): count
 compute any part of it. Everything else is made from its bits by one formula.
 """
 
+import operator
 from typing import Any
 
 import numpy as np
 
-from gpugrad.errors import DtypeError, ShapeError, message
+from gpugrad.errors import BoundsError, DtypeError, ShapeError, message
 from gpugrad.late import functions
 from gpugrad.tensor import Tensor
 
@@ -36,9 +37,11 @@ class Generator:
     """
 
     def __init__(self, seed: int, device: str | None = None, *, stream: int | None = None) -> None:
-        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-            raise DtypeError(message("Generator", "a seed is an integer ≥ 0", repr(seed)))
-        key = () if stream is None else (stream,)
+        for name, number in (("seed", seed), ("stream", 0 if stream is None else stream)):
+            whole = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
+            if not whole or number < 0:
+                raise DtypeError(message("Generator", f"a {name} is an integer ≥ 0", repr(number)))
+        key = () if stream is None else (int(stream),)
         self._bits = np.random.Generator(
             np.random.Philox(np.random.SeedSequence(int(seed), spawn_key=key))
         )
@@ -50,14 +53,23 @@ class Generator:
     def uniform(
         self, low: float = 0.0, high: float = 1.0, size: Size = None, dtype: Any = np.float32
     ) -> Tensor:
-        """Values in ``[low, high)``: 53 random bits each for float64, 24 for float32."""
+        """Values in ``[low, high)``: 53 random bits each for float64, 24 for float32.
+
+        Raises `ShapeError` unless ``low ≤ high`` and both are finite.
+        """
         return self._made(self._uniform(low, high, size, _floating("uniform", dtype)))
 
     def _uniform(self, low: float, high: float, size: Size, dtype: Any) -> Any:
-        unit = self._bits.random(_shape(size), dtype)
+        shape = _shape(size)
+        if not 0 <= high - low <= np.finfo(dtype).max:
+            hint = f"low ≤ high, at most {np.finfo(dtype).max:.3g} apart"
+            raise ShapeError(message("uniform", "an impossible range", f"{low}..{high}", hint))
+        unit = self._bits.random(shape, dtype)
         if low == 0.0 and high == 1.0:
             return unit
-        return unit * dtype.type(high - low) + dtype.type(low)
+        values = unit * dtype.type(high - low) + dtype.type(low)
+        # The sum may round up to high itself, which the interval leaves out.
+        return np.minimum(values, np.nextafter(dtype.type(high), dtype.type(low)))
 
     def normal(
         self, loc: float = 0.0, scale: float = 1.0, size: Size = None, dtype: Any = np.float32
@@ -68,6 +80,8 @@ class Generator:
         cosines, the rest the sines.
         """
         dtype = _floating("normal", dtype)
+        if not scale >= 0:
+            raise DtypeError(message("normal", "scale is a number ≥ 0", scale))
         shape = _shape(size)
         n = int(np.prod(shape, dtype=np.int64))
         half = (n + 1) // 2
@@ -87,19 +101,30 @@ class Generator:
         """Integers in ``[low, high)``, or ``[0, low)``; one 64-bit draw each.
 
         ``low + ⌊u·(high − low) / 2⁶⁴⌋``: for a range r no value is likelier than another by more than
-        r/2⁶⁴. Ranges up to 2³².
+        r/2⁶⁴. Ranges up to 2³². Raises `BoundsError` where ``dtype`` cannot hold them.
         """
         if high is None:
             low, high = 0, low
-        span = int(high) - int(low) + endpoint
+        kind = np.dtype(dtype)
+        if kind.kind not in "iu":
+            raise DtypeError(message("integers", "dtype is one of the integers", kind))
+        try:
+            low, high = operator.index(low), operator.index(high) - (not endpoint)
+        except TypeError:
+            raise DtypeError(message("integers", "bounds are integers", (low, high))) from None
+        span = high - low + 1
         if not 0 < span <= 1 << 32:
             hint = "low < high, at most 2**32 apart"
             raise ShapeError(message("integers", "an impossible range", f"{low}..{high}", hint))
+        if low < np.iinfo(kind).min or high > np.iinfo(kind).max:
+            got = f"{low}..{high} as {kind}"
+            raise BoundsError(message("integers", "the dtype cannot hold the range", got))
         u = self._raw(size)
         top, bottom = u >> np.uint64(32), u & np.uint64(0xFFFFFFFF)
         r = np.uint64(span)  # span = 2**32 still fits: top·span < 2**64
         scaled = (top * r + ((bottom * r) >> np.uint64(32))) >> np.uint64(32)
-        return self._made((scaled.astype(np.int64) + low).astype(dtype))
+        with np.errstate(over="ignore"):  # modulo 2⁶⁴, which the cast undoes for a negative low
+            return self._made((scaled + np.uint64(low % (1 << 64))).astype(kind))
 
     def bernoulli(self, p: float, size: Size = None) -> Tensor:
         """True with probability ``p``: where a float32 uniform is below it."""
@@ -115,6 +140,8 @@ class Generator:
         if isinstance(x, (int, np.integer)):
             return self._made(self._order(int(x)))
         rows = functions.asarray(x)
+        if not rows.ndim:
+            raise ShapeError(message("permutation", "a 0-d tensor has no rows", rows, "int(x)"))
         return rows[self._order(rows.shape[0])]
 
     def _order(self, n: int) -> Any:
@@ -144,12 +171,20 @@ class Generator:
     def state(self, words: list[int]) -> None:
         if len(words) != 12:
             raise ShapeError(message("Generator.state", "a state has 12 words", len(words)))
+        limits = [1 << 64] * 10 + [2 << 32, 1 << 32]
+        for word, limit in zip(words, limits, strict=True):
+            if not isinstance(word, (int, np.integer)) or not 0 <= word < limit:
+                raise DtypeError(message("Generator.state", "words are unsigned integers", word))
+        position = int(words[10]) & 0xFFFFFFFF
+        if position > 4:
+            rule = "the buffer holds four words"
+            raise ShapeError(message("Generator.state", rule, f"position {position}"))
         unsigned = [np.uint64(w) for w in words]
         self._bits.bit_generator.state = {
             "bit_generator": "Philox",
             "state": {"counter": np.array(unsigned[:4]), "key": np.array(unsigned[4:6])},
             "buffer": np.array(unsigned[6:10]),
-            "buffer_pos": int(words[10]) & 0xFFFFFFFF,
+            "buffer_pos": position,
             "has_uint32": int(words[10]) >> 32,
             "uinteger": int(words[11]),
         }
@@ -158,7 +193,13 @@ class Generator:
 def _shape(size: Size) -> tuple[int, ...]:
     if size is None:
         return ()
-    return (int(size),) if isinstance(size, (int, np.integer)) else tuple(size)
+    try:
+        shape = tuple(map(operator.index, size if isinstance(size, (tuple, list)) else (size,)))
+    except TypeError:
+        shape = (-1,)
+    if min(shape, default=0) < 0:
+        raise ShapeError(message("random", "a size is an integer ≥ 0 or several", repr(size)))
+    return shape
 
 
 def _floating(op: str, dtype: Any) -> Any:

@@ -100,7 +100,10 @@ def _second_order(
     def directional(*args: Any) -> Tensor:
         """⟨weights, vjp of f⟩: a scalar whose derivative needs the second derivative of f."""
         _, pullback = vjp(f, *args)
-        parts = [functions.sum(g * w) for g, w in zip(pullback(cotangent), weights, strict=True)]
+        parts = [
+            functions.sum(g * functions.asarray(w, device=g.device))
+            for g, w in zip(pullback(cotangent), weights, strict=True)
+        ]
         total: Tensor = parts[0]
         for part in parts[1:]:
             total = total + part

@@ -249,11 +249,13 @@ def _like(x: Any, result: Tensor) -> Any:
         return float(array)
     if isinstance(x, np.generic):
         return array[()]
-    if backend.is_cupy(x) or isinstance(x, np.ndarray):
-        # Handed out for good: no read-only or overlapping view, nothing of ours behind it.
-        owner = backend.of(array)
-        return array if array.base is None else owner.xp.array(array)
-    return result
+    owner = backend.of(array)
+    if not backend.is_cupy(x):
+        if not isinstance(x, np.ndarray):
+            return result
+        array = owner.to_numpy(array)
+    # Handed out for good: no read-only or overlapping view, nothing of ours behind it.
+    return array if array.base is None else backend.of(array).xp.array(array)
 
 
 def _value_like(leaves: Sequence[Any], value: Tensor) -> Any:

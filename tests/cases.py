@@ -185,8 +185,8 @@ case("pow", lambda x: x**-0.5, lambda x: x**-0.5, positive(3), note="root-")
 case("pow", lambda x: 2.0**x, lambda x: 2.0**x, real(3), note="base-")
 
 mask = bools(3, 4)
-case("where", lambda a, b: gg.where(mask, a, b), lambda a, b: np.where(mask, a, b), real(3, 4), real(4))
-case("where", lambda a: gg.where(mask, a, 0.0), lambda a: np.where(mask, a, 0.0), real(3, 1))
+case("where", lambda a, b: gg.where(gg.asarray(mask), a, b), lambda a, b: np.where(mask, a, b), real(3, 4), real(4))
+case("where", lambda a: gg.where(gg.asarray(mask), a, 0.0), lambda a: np.where(mask, a, 0.0), real(3, 1))
 case("clip", lambda x: gg.clip(x, -1, 1), lambda x: np.clip(x, -1, 1), real(3, 4))
 case("clip", lambda x: gg.clip(x, min=0.1), lambda x: np.clip(x, 0.1, None), real(5))
 case("clip", gg.clip, np.clip, real(3, 4), real(4) - 2, real(4) + 2)
@@ -320,7 +320,7 @@ case("concat", lambda a, b: gg.stack([a, b, a], axis=1), lambda a, b: np.stack([
 case("concat", lambda a, b: gg.concat([a, b]), lambda a, b: np.concatenate([a, b]), real(0, 2), real(2, 2), note="empty-")
 case("triangle", gg.tril, np.tril, real(3, 4), note="lower-")
 case("triangle", lambda x: gg.triu(x, k=1), lambda x: np.triu(x, 1), real(2, 3, 3), note="upper-")
-case("to_device", lambda x: ops.to_device(x, device="cpu", source="cpu"), lambda x: x, real(3))
+case("to_device", lambda x: ops.to_device(x, device="cpu", source=x.device), lambda x: x, real(3))
 case("boundary", lambda x: ops.boundary(x), lambda x: x, real(3))
 
 # Matrices

@@ -1,38 +1,58 @@
-"""Devices under test, and the count of what was skipped for want of one."""
+"""Which device the tests run on, and a count of what a run without a GPU does not show."""
 
 from collections.abc import Iterator
 
+import cupy_stand_in
 import pytest
 
 import gpugrad as gg
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help='"cpu" (default), "cuda" or "cuda:1"')
     parser.addoption(
-        "--device", default="cpu", help='where device tests run: "cpu" (default) or "cuda"'
+        "--cuda-stand-in",
+        action="store_true",
+        help="with --device cuda: CuPy's place is taken by NumPy and the kernel emulator",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--cuda-stand-in"):
+        cupy_stand_in.install()
 
 
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The device of ``--device``; fails, rather than skips, when it was asked for and is absent."""
+    """The device under test, also the default one inside the test. Fails where it is absent."""
     name = request.config.getoption("--device")
     with gg.config.override(device=name):
+        gg.zeros(1)
         yield name
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--device") != "cpu":
+    """With another device than the CPU only the tests that use it are worth running."""
+    used = [item for item in items if "device" in getattr(item, "fixturenames", ())]
+    if config.getoption("--device") == "cpu":
+        config.stash[_LEFT] = len(used)
         return
-    skip = pytest.mark.skip(reason="needs a CUDA device: run with --device cuda")
-    for item in items:
-        if "gpu" in item.keywords:
-            item.add_marker(skip)
+    config.stash[_LEFT] = 0
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(used)])
+    items[:] = used
+
+
+_LEFT = pytest.StashKey[int]()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """CPU green must never look like GPU coverage."""
     config = terminalreporter.config
-    skipped = [r for r in terminalreporter.stats.get("skipped", []) if "gpu" in r.keywords]
     device = config.getoption("--device")
-    terminalreporter.write_line(f"device: {device}; GPU tests skipped: {len(skipped)}")
+    where = f"device: {device}"
+    if config.getoption("--cuda-stand-in"):
+        where += " (NumPy and the kernel emulator standing in for CuPy: no GPU was used)"
+    terminalreporter.write_line(where)
+    left = config.stash.get(_LEFT, 0)
+    if left:
+        terminalreporter.write_line(f"GPU tests skipped: {left} (run them with --device cuda)")

@@ -69,10 +69,10 @@ def of(array: Array) -> Backend:
     """The backend that owns ``array``; raises `DtypeError` for anything that is not an array."""
     backend = _by_type.get(type(array))
     if backend is None:
-        if isinstance(array, (np.ndarray, np.generic)):
-            return _cpu
         if is_cupy(array):
             return _cuda().get(array.device.id)
+        if isinstance(array, (np.ndarray, np.generic)):
+            return _cpu
         raise DtypeError(message("array", "not an array gpugrad knows", type(array).__name__))
     return backend  # type: ignore[no-any-return]
 

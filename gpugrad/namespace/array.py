@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad import backend
 from gpugrad.aval import normalize_axes, normalize_axis
 from gpugrad.errors import DtypeError, ShapeError, message
 from gpugrad.late import ops
@@ -202,7 +201,7 @@ def setitem(x: Tensor, index: Any, value: Any) -> None:
 def _index_array(x: Tensor, a: Any) -> Any:
     if isinstance(a, Tensor):
         return a.detach()
-    return Tensor(backend.of(x._data).asarray(a)) if x.device != "cpu" else a
+    return a if x.device == "cpu" else asarray(a, device=x.device)
 
 
 def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Tensor:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-
 from gpugrad.aval import normalize_axis
 from gpugrad.errors import DtypeError, ShapeError, message
 from gpugrad.late import functions, ops
@@ -68,21 +67,27 @@ def softplus(x: Any) -> Tensor:
 
 def softmax(x: Any, axis: int = -1) -> Tensor:
     """``eˣ / Σ eˣ`` along ``axis``, without overflow."""
-    x = _x(x)
+    x = _floating("softmax", x)
     return ops.softmax(x, axis=normalize_axis("softmax", axis, x.ndim))
 
 
 def log_softmax(x: Any, axis: int = -1) -> Tensor:
     """``x − log Σ eˣ`` along ``axis``, without overflow."""
-    x = _x(x)
+    x = _floating("log_softmax", x)
     return ops.log_softmax(x, axis=normalize_axis("log_softmax", axis, x.ndim))
 
 
 def linear(x: Any, weight: Any, bias: Any = None) -> Tensor:
     """``x weightᵀ + bias``; ``x`` (…, in), ``weight`` (out, in), ``bias`` (out,)."""
-    x = _x(x)
+    x, weight = _x(x), _x(weight)
+    if x.dtype.kind in "biu":  # NumPy would go on in float64
+        x = functions.astype(x, weight.dtype)
+    if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
+        got = f"weight: {weight.shape}, bias: {None if bias is None else bias.shape}"
+        hint = "weight: (out, in), bias: (out,)"
+        raise ShapeError(message("linear", "one bias for each row of the weights", got, hint))
     if bias is None:
-        return functions.matmul(x, functions.matrix_transpose(weight))
+        return functions.matmul(x, weight.T)
     return ops.linear(x, weight, bias)
 
 
@@ -111,7 +116,7 @@ def cross_entropy(logits: Any, labels: Any, reduction: str = "mean") -> Tensor:
     >>> gg.nn.cross_entropy(gg.zeros((2, 4)), gg.asarray([0, 3])).item()  # log 4
     1.3862943649291992
     """
-    logits = _x(logits)
+    logits = _floating("cross_entropy", logits)
     labels = functions.asarray(labels, device=logits.device)
     if labels.dtype.kind in "iu" and labels.ndim == 2 and labels.shape[1] == 1:
         hint = "labels.reshape(-1)"
@@ -146,16 +151,21 @@ def mse(prediction: Any, target: Any, reduction: str = "mean") -> Tensor:
     return _reduce("mse", ops.square(prediction - target), reduction)
 
 
+def _floating(op: str, x: Any) -> Tensor:
+    x = _x(x)
+    if x.dtype.kind != "f":
+        raise DtypeError(message(op, "takes floating values", x.dtype, "x.astype(gg.float32)"))
+    return x
+
+
 def _pair(op: str, prediction: Any, target: Any) -> tuple[Tensor, Tensor]:
-    prediction = _x(prediction)
+    prediction = _floating(op, prediction)
     target = functions.asarray(target, device=prediction.device)
     if prediction.shape != target.shape:
         got = f"prediction: {prediction.shape}, target: {target.shape}"
         hint = "y.reshape(prediction.shape) if they mean the same values"
         rule = "shapes must be equal; broadcasting here would average over pairs that do not belong"
         raise ShapeError(message(op, rule, got, hint))
-    if prediction.dtype.kind not in "fc":
-        raise DtypeError(message(op, "predictions are floating", prediction.dtype))
     if target.dtype != prediction.dtype:
         target = functions.astype(target, prediction.dtype)
     return prediction, target

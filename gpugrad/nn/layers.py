@@ -83,6 +83,7 @@ class Sequential(Module):
         self.layers = list(layers)
 
     def _members(self) -> Iterator[tuple[str, Any]]:
+        yield from ((name, value) for name, value in vars(self).items() if name != "layers")
         yield from ((str(i), layer) for i, layer in enumerate(self.layers))
 
     def forward(self, x: Any) -> Any:
@@ -278,6 +279,10 @@ ACTIVATIONS: dict[str, Callable[[], Module]] = {
 
 
 def _activation_layer(activation: str | Callable[[Tensor], Tensor]) -> Module:
+    if isinstance(activation, type):
+        return _activation_layer(activation())
+    if isinstance(activation, Module):
+        return activation
     if callable(activation):
         return _Activation(activation)
     if activation not in ACTIVATIONS:

@@ -4,18 +4,17 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
-import numpy as np
-
 from gpugrad.errors import CheckpointError, message
 from gpugrad.late import functions
-from gpugrad.tensor import Tensor
+from gpugrad.tensor import Tensor, grad_mode
 
 
 class Module:
     """Base of layers and models: holds tensors and other modules as plain attributes.
 
     A tensor attribute that requires a gradient is a parameter, any other tensor a buffer; both are
-    saved. Lists, tuples and dicts of them count too. Subclasses define ``forward``.
+    saved. Lists, tuples and dicts of them count too; a computed tensor that is kept (an activation,
+    say) does not, nor does a way back up to a module that is above. Subclasses define ``forward``.
 
     Examples
     --------
@@ -45,10 +44,12 @@ class Module:
 
     def _walk(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
         """Every tensor and module below, with its dotted name."""
-        stack = [(prefix + name, value) for name, value in self._members()][::-1]
+        stack = [(prefix + name, value, (id(self),)) for name, value in self._members()][::-1]
         while stack:
-            name, value = stack.pop()
-            if isinstance(value, (Tensor, Module)):
+            name, value, above = stack.pop()
+            if id(value) in above:
+                continue
+            if isinstance(value, Module) or (isinstance(value, Tensor) and _is_state(value)):
                 yield name, value
             if isinstance(value, Module):
                 inner = value._members()
@@ -58,7 +59,8 @@ class Module:
                 inner = iter([(str(i), part) for i, part in enumerate(value)])
             else:
                 continue
-            stack.extend([(f"{name}.{key}", part) for key, part in inner][::-1])
+            below = (*above, id(value))
+            stack.extend([(f"{name}.{key}", part, below) for key, part in inner][::-1])
 
     def modules(self) -> Iterator["Module"]:
         """This module and all below it."""
@@ -93,7 +95,9 @@ class Module:
             close = difflib.get_close_matches(name, own, 1)
             problems.append(f"unknown: {name}" + (f" (is it {close[0]}?)" if close else ""))
         new = {}
-        for name in own.keys() & state.keys():
+        for name in own:
+            if name not in state:
+                continue
             value = functions.asarray(state[name], device=own[name].device)
             if value.shape != own[name].shape:
                 problems.append(f"{name}: shape {value.shape}, here {own[name].shape}")
@@ -102,8 +106,9 @@ class Module:
             rule = "the checkpoint is of another architecture: " + "; ".join(sorted(problems))
             hint = "the model it was saved from"
             raise CheckpointError(message("load_state_dict", rule, hint=hint))
-        for name, value in new.items():
-            own[name]._data = np.array(value._data) if value.device == "cpu" else value._data
+        with grad_mode(False):
+            for name, value in new.items():
+                own[name]._assign(functions.tensor(value))
         return self
 
     def zero_grad(self) -> None:
@@ -141,3 +146,8 @@ class Module:
 
     def _describe(self) -> str:
         return ""
+
+
+def _is_state(x: Tensor) -> bool:
+    """A leaf, or one that was written to on the tape, but nothing that was only computed."""
+    return x.is_leaf or x._leaf is not None

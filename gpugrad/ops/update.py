@@ -27,8 +27,10 @@ def _update(name: str, states: int, step: Step) -> Op:
         scalars = rest[states:]
         written = [p, *rest[:states]]
         if not reuse:
-            written = [xp.array(a) for a in written]
+            written = [xp.array(a, order="C") for a in written]
         gradient = xp.ascontiguousarray(g)
+        if gradient.dtype == np.float16:  # g² underflows, and so does 1e-8
+            gradient = gradient.astype(np.float32)
         flat = [a.reshape(-1) for a in (written[0], gradient, *written[1:])]
         n = p.size
         block = _BLOCK if xp is np else max(n, 1)

@@ -1,0 +1,54 @@
+"""The ``gpugrad`` command. Each subcommand is one module with ``add`` (arguments) and ``run``.
+
+May import everything below; rich, scikit-learn and safetensors only when a run needs them.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+import gpugrad
+from gpugrad.cli import train
+from gpugrad.cli.settings import UsageError
+from gpugrad.errors import GpugradError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"[{self.prog.split()[-1]}] {message}; try {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with ``argv``, by default the process's arguments, and return its exit code.
+
+    0 done; 1 the training diverged; 2 an argument, a file or a device is not usable; 130 and 143
+    interrupted, position saved; 141 nobody reads the output any more. A mistake prints one message
+    on stderr; ``GPUGRAD_DEBUG=1`` adds the traceback.
+    """
+    parser = _Parser(prog="gpugrad", description=str(gpugrad.__doc__).splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"gpugrad {gpugrad.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    train.add(commands)
+    try:
+        args = parser.parse_args(argv)
+        return int(args.run(args))
+    except SystemExit as done:  # --help and --version
+        return int(done.code or 0)
+    except GpugradError as error:
+        if os.environ.get("GPUGRAD_DEBUG") == "1":
+            traceback.print_exc()
+        else:
+            print(f"gpugrad: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("gpugrad: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Python flushes stdout once more on its way out; let that go nowhere.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141

@@ -1,0 +1,138 @@
+"""The training loop: no arguments, no files, no printing. May import nn, optim, data, namespace."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import gpugrad as gg
+from gpugrad import nn, optim
+from gpugrad.data import Dataset, batch_count, batches
+
+Metrics = dict[str, float]
+
+
+class Diverged(Exception):
+    """The loss or a weight is no longer a finite number. ``epoch`` and ``batch`` count from 0."""
+
+    def __init__(self, what: str, epoch: int, batch: int) -> None:
+        super().__init__(what)
+        self.what, self.epoch, self.batch = what, epoch, batch
+
+
+@dataclass
+class Position:
+    """How far a run has come: whole epochs, batches of the current one, and its running sums."""
+
+    epoch: int = 0
+    batch: int = 0
+    loss_sum: float = 0.0  # Σ loss × rows
+    correct: int = 0
+    history: list[Metrics] = field(default_factory=list)
+
+
+class Loop:
+    """Trains ``model`` on ``train``, one batch for each turn of ``for position in loop``.
+
+    The iteration may be left after any batch. A new Loop with the same ``position``, model,
+    optimiser and generator states goes on to the same bits. After the last batch of an epoch the
+    history has one entry more (loss and accuracy while training, and `evaluate` with ``test_``
+    before its names) and ``position.batch`` is 0.
+
+    Without classes, targets are (n, outputs), and ``target_scale`` is what one unit of each stands
+    for. Raises `Diverged` before a loss that is not finite has changed a weight.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: optim.Optimizer,
+        train: Dataset,
+        test: Dataset,
+        *,
+        batch_size: int,
+        epochs: int,
+        seed: int,
+        device: str = "cpu",
+        target_scale: NDArray[np.float32] | float = 1.0,
+        position: Position | None = None,
+    ) -> None:
+        self.model, self.optimizer = model, optimizer
+        self.train, self.test = train, test
+        self.batch_size, self.epochs, self.seed, self.device = batch_size, epochs, seed, device
+        self.target_scale = target_scale
+        self.position = position or Position()
+        self.batches = batch_count(len(train), batch_size)
+        self.samples = 0  # seen by this Loop
+        self._loss = nn.cross_entropy if train.classes else nn.mse
+
+    def __iter__(self) -> Iterator[Position]:
+        p = self.position
+        while p.epoch < self.epochs:
+            for x, y in batches(
+                self.train, self.batch_size, seed=self.seed, epoch=p.epoch, start=p.batch
+            ):
+                self._step(x, y)
+                if p.batch == self.batches:
+                    self._finish_epoch()
+                yield p
+
+    def _step(self, x: Any, y: Any) -> None:
+        p = self.position
+        y = gg.asarray(y, device=self.device)
+        self.optimizer.zero_grad()
+        outputs = self.model(gg.asarray(x, device=self.device))
+        loss = self._loss(outputs, y)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise Diverged(f"the loss is {value}", p.epoch, p.batch)
+        loss.backward()
+        self.optimizer.step()
+        p.batch += 1
+        p.loss_sum += value * len(x)
+        if self.train.classes:
+            p.correct += int((gg.argmax(outputs.detach(), axis=1) == y).sum().item())
+        self.samples += len(x)
+
+    def _finish_epoch(self) -> None:
+        p, n = self.position, len(self.train)
+        entry: Metrics = {"epoch": p.epoch + 1, "loss": p.loss_sum / n}
+        if self.train.classes:
+            entry["accuracy"] = p.correct / n
+        entry |= {f"test_{name}": value for name, value in self.evaluate().items()}
+        p.history.append(entry)
+        p.epoch, p.batch, p.loss_sum, p.correct = p.epoch + 1, 0, 0.0, 0
+
+    def evaluate(self) -> Metrics:
+        """``loss`` and ``accuracy`` on ``test``, or ``loss``, ``rmse`` and R² as ``r2``.
+
+        ``rmse = √mean((ŷ − y)²)`` in the units of the source; ``r2 = 1 − Σ(ŷ − y)²/Σ(y − ȳ)²``,
+        averaged over the outputs, and left out when a target does not vary. Raises `Diverged` when
+        the loss is not finite.
+        """
+        y = self.test.y
+        outputs = predict(self.model, self.test.x, self.device)
+        loss = self._loss(outputs, y).item()
+        if not math.isfinite(loss):
+            p = self.position
+            raise Diverged(f"the loss on the test part is {loss}", p.epoch, max(p.batch - 1, 0))
+        if self.test.classes:
+            return {"loss": loss, "accuracy": float(np.mean(outputs.argmax(axis=1) == y))}
+        squares = np.square(outputs.astype(np.float64) - y)
+        rmse = math.sqrt(np.mean(squares * np.square(self.target_scale, dtype=np.float64)))
+        spread = np.square(y - y.mean(axis=0, dtype=np.float64)).sum(axis=0)
+        r2 = {"r2": float(np.mean(1 - squares.sum(axis=0) / spread))} if spread.all() else {}
+        return {"loss": loss, "rmse": rmse, **r2}
+
+
+def predict(model: nn.Module, x: NDArray[np.float32], device: str = "cpu") -> NDArray[np.float32]:
+    """The model's outputs for all rows, in host memory, without dropout and off the tape."""
+    model.eval()
+    with gg.no_grad():
+        rows = range(0, len(x), 4096)
+        parts = [model(gg.asarray(x[i : i + 4096], device=device)).to("cpu").numpy() for i in rows]
+    model.train()
+    return np.concatenate(parts)

@@ -1,0 +1,134 @@
+"""Write what PyTorch computes, for tests that run where PyTorch is not installed.
+
+Made with Python 3.11, torch 2.13.0 (CPU), numpy 2.4.6 and safetensors. To make them again, in any
+environment that has those three::
+
+    python tests/data/make_torch_fixtures.py
+
+torch_optimizers.npz   a 4-6-3 sigmoid MLP under cross-entropy, trained for 200 steps on fixed data:
+                       ``x``, ``labels``, ``start``, ``settings`` (JSON), ``late`` (the step from
+                       which, and the period with which, one parameter lacks its gradient), and the
+                       parameters after each of ``steps`` as ``float32`` (settings, steps, 51), and
+                       after the last as ``float64`` (settings, 51), torch computing in that dtype
+torch_mlp.safetensors  a state_dict as PyTorch's users save it
+torch_mlp.npz          for that model: input ``x``, ``labels``, ``logits``, ``loss``, and the
+                       gradients ``grad.<name>``
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+HERE = Path(__file__).parent
+STEPS = (1, 10, 50, 200)
+# Mild enough that rounding errors stay small: an average of few steps over a vanishing gradient
+# magnifies them without limit, whoever computes it.
+SETTINGS = {
+    "sgd": ("SGD", {"lr": 0.5}),
+    "sgd momentum": ("SGD", {"lr": 0.1, "momentum": 0.9}),
+    "sgd nesterov": ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+    "sgd weight_decay": ("SGD", {"lr": 0.5, "weight_decay": 0.01}),
+    "sgd all": ("SGD", {"lr": 0.1, "momentum": 0.8, "nesterov": True, "weight_decay": 0.01}),
+    "adam": ("Adam", {"lr": 0.02}),
+    "adam betas": ("Adam", {"lr": 0.02, "betas": [0.8, 0.98], "eps": 1e-3}),
+    "adam weight_decay": ("Adam", {"lr": 0.02, "weight_decay": 0.01}),
+    "adam late": ("Adam", {"lr": 0.02}),
+    "adamw": ("AdamW", {"lr": 0.02, "weight_decay": 0.1}),
+    "rmsprop": ("RMSprop", {"lr": 0.005}),
+    "rmsprop weight_decay": ("RMSprop", {"lr": 0.005, "alpha": 0.98, "eps": 1e-3, "weight_decay": 0.01}),
+    "adagrad": ("Adagrad", {"lr": 0.1}),
+    "adagrad weight_decay": ("Adagrad", {"lr": 0.1, "weight_decay": 0.01}),
+    "momentum late": ("SGD", {"lr": 0.1, "momentum": 0.9}),
+}
+# Under "late" the second parameter has no gradient before step 7, nor at every third step after.
+LATE = (7, 3)
+
+
+def sigmoid_mlp(dtype):
+    layers = [torch.nn.Linear(4, 6), torch.nn.Sigmoid(), torch.nn.Linear(6, 3)]
+    return torch.nn.Sequential(*layers).to(dtype)
+
+
+def flat(model):
+    return torch.cat([p.detach().reshape(-1) for p in model.parameters()]).numpy().copy()
+
+
+def train(dtype, start, x, labels, name):
+    model = sigmoid_mlp(dtype)
+    torch.nn.utils.vector_to_parameters(torch.tensor(start, dtype=dtype), model.parameters())
+    kind, settings = SETTINGS[name]
+    parameters = list(model.parameters())
+    optimizer = getattr(torch.optim, kind)(parameters, **settings)
+    x, labels = torch.tensor(x, dtype=dtype), torch.tensor(labels)
+    seen = []
+    for step in range(1, max(STEPS) + 1):
+        optimizer.zero_grad(set_to_none=True)
+        torch.nn.functional.cross_entropy(model(x), labels).backward()
+        if "late" in name and (step < LATE[0] or step % LATE[1] == 0):
+            parameters[1].grad = None
+        optimizer.step()
+        if step in STEPS:
+            seen.append(flat(model))
+    return seen
+
+
+def optimizers():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((30, 4)).astype(np.float32)
+    labels = rng.integers(0, 3, 30)
+    start = (0.5 * rng.standard_normal(51)).astype(np.float32)
+    runs = {
+        str(dtype).removeprefix("torch."): np.array(
+            [train(dtype, start, x, labels, name) for name in SETTINGS]
+        )
+        for dtype in (torch.float32, torch.float64)
+    }
+    np.savez_compressed(
+        HERE / "torch_optimizers.npz",
+        x=x,
+        labels=labels,
+        start=start,
+        steps=STEPS,
+        late=LATE,
+        settings=json.dumps(SETTINGS),
+        torch=str(torch.__version__),
+        float32=runs["float32"],
+        float64=runs["float64"][:, -1],
+    )
+
+
+def mlp():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Linear(5, 7),
+        torch.nn.Sigmoid(),
+        torch.nn.Linear(7, 4),
+        torch.nn.Tanh(),
+        torch.nn.Linear(4, 3),
+    )
+    save_file(model.state_dict(), HERE / "torch_mlp.safetensors")
+    (HERE / "torch_mlp.safetensors").chmod(0o644)
+    x = torch.randn(9, 5, requires_grad=True)
+    labels = torch.randint(0, 3, (9,))
+    logits = model(x)
+    loss = torch.nn.functional.cross_entropy(logits, labels)
+    loss.backward()
+    np.savez_compressed(
+        HERE / "torch_mlp.npz",
+        x=x.detach().numpy(),
+        labels=labels.numpy(),
+        logits=logits.detach().numpy(),
+        loss=loss.item(),
+        torch=str(torch.__version__),
+        **{f"grad.{name}": p.grad.numpy() for name, p in model.named_parameters()},
+        **{"grad.x": x.grad.numpy()},
+    )
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    optimizers()
+    mlp()

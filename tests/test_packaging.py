@@ -1,0 +1,111 @@
+"""Wheel, sdist and editable installs all work, and all bring the kernels."""
+
+import shutil
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+KERNELS = sorted(p.name for p in (ROOT / "kernels" / "cuda").iterdir())
+
+CHECK = """
+import sys
+import numpy, gpugrad
+from gpugrad.backend import launch
+assert gpugrad.grad(lambda x: x * x)(3.0) == 6.0
+assert sorted(p.name for p in launch.kernel_folder().iterdir()) == {kernels}
+assert 'sigmoid_bwd' in launch.kernel_source('sigmoid_bwd.cu')
+print(gpugrad.__file__)
+"""
+
+
+def run(*command: object, cwd: Path | None = None) -> str:
+    """Output of a command; what it printed goes into the failure."""
+    done = subprocess.run(
+        [str(c) for c in command], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkout without what tests and builds leave in it."""
+    copy = tmp_path_factory.mktemp("source") / "gpugrad"
+    copy.mkdir()
+    for name in ("gpugrad", "kernels"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy / name)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """An sdist, the wheel made from the checkout, and the wheel made from the sdist."""
+    out = tmp_path_factory.mktemp("dist")
+    build = (
+        "import sys; from setuptools import build_meta as b;"
+        "print(getattr(b, 'build_' + sys.argv[1])(sys.argv[2]))"
+    )
+    run(sys.executable, "-c", build, "sdist", out, cwd=source)
+    run(sys.executable, "-c", build, "wheel", out, cwd=source)
+    (sdist,) = out.glob("*.tar.gz")
+    shutil.unpack_archive(sdist, out / "unpacked", filter="data")
+    (unpacked,) = (out / "unpacked").iterdir()
+    run(sys.executable, "-c", build, "wheel", out / "unpacked", cwd=unpacked)
+    (wheel,) = out.glob("*.whl")
+    (again,) = (out / "unpacked").glob("*.whl")
+    return {"wheel": wheel, "from sdist": again}
+
+
+def fresh_python(folder: Path) -> Path:
+    """A venv that sees this one's packages (NumPy, setuptools) but not its gpugrad."""
+    venv.create(folder, with_pip=True, symlinks=True)
+    python = folder / "bin" / "python"
+    site = run(python, "-c", "import site; print(site.getsitepackages()[0])").strip()
+    packages = [p for p in sys.path if p.endswith("site-packages")]
+    wanted = ("numpy", "numpy.libs", "setuptools", "_distutils_hack", "pkg_resources")
+    for package in packages:
+        for entry in Path(package).iterdir():
+            dist = entry.name.startswith(("numpy-", "setuptools-"))
+            if entry.name in wanted or dist:
+                target = Path(site) / entry.name
+                if not target.exists():
+                    target.symlink_to(entry)
+    return python
+
+
+def check(python: Path, tmp_path: Path) -> Path:
+    """Use the installed package from an unrelated folder."""
+    where = run(python, "-I", "-W", "error", "-c", CHECK.format(kernels=KERNELS), cwd=tmp_path)
+    return Path(where.strip())
+
+
+@pytest.mark.parametrize("kind", ["wheel", "from sdist"])
+def test_wheel(kind: str, built: dict[str, Path], tmp_path: Path) -> None:
+    names = zipfile.ZipFile(built[kind]).namelist()
+    assert "gpugrad/py.typed" in names
+    assert {f"gpugrad/kernels/cuda/{name}" for name in KERNELS} <= set(names)
+    assert not [name for name in names if name.startswith(("tests", "kernels"))]
+    python = fresh_python(tmp_path / "venv")
+    run(python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", built[kind])
+    assert ROOT not in check(python, tmp_path).parents
+    assert run(tmp_path / "venv" / "bin" / "gpugrad", "--version").startswith("gpugrad ")
+
+
+def test_editable(source: Path, tmp_path: Path) -> None:
+    python = fresh_python(tmp_path / "venv")
+    options = ("-q", "--no-deps", "--no-index", "--no-build-isolation")
+    run(python, "-m", "pip", "install", *options, "-e", source)
+    assert source in check(python, tmp_path).parents
+
+
+def test_plain_checkout(source: Path, tmp_path: Path) -> None:
+    """Without any install, from the folder itself."""
+    code = CHECK.format(kernels=KERNELS)
+    assert run(sys.executable, "-c", code, cwd=source)
