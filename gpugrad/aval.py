@@ -72,7 +72,9 @@ def normalize_axis(op: str, axis: int, ndim: int) -> int:
         raise DtypeError(message(op, "axis must be an integer", repr(axis)))
     if not -ndim <= axis < ndim:
         hint = f"an axis in {-ndim}..{ndim - 1}" if ndim else "axis=None"
-        raise ShapeError(message(op, "axis is outside the array", f"axis {axis}, ndim {ndim}", hint))
+        raise ShapeError(
+            message(op, "axis is outside the array", f"axis {axis}, ndim {ndim}", hint)
+        )
     return int(axis) % ndim
 
 

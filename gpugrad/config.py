@@ -35,7 +35,9 @@ def override(**values: object) -> Iterator[None]:
     """
     unknown = values.keys() - vars(flags).keys()
     if unknown:
-        raise TypeError(f"no such flag: {', '.join(sorted(unknown))}; flags are {list(vars(flags))}")
+        raise TypeError(
+            f"no such flag: {', '.join(sorted(unknown))}; flags are {list(vars(flags))}"
+        )
     before = {name: getattr(flags, name) for name in values}
     vars(flags).update(values)
     try:

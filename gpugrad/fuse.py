@@ -75,14 +75,13 @@ def _match_sigmoid_linear(node: Node, inner: Inner) -> Match | None:
     return Match((node, z), _sigmoid_linear_bwd)
 
 
-def _sigmoid_linear_bwd(
-    node: Node, z: Node, g: Any, wanted: Container[Node | None]
-) -> Cotangents:
+def _sigmoid_linear_bwd(node: Node, z: Node, g: Any, wanted: Container[Node | None]) -> Cotangents:
     dz, db = _sigmoid_bwd(node, g)
     x, w, b = z.parents
-    for i, parent in enumerate((x, w)):
+    rules: Any = linear.rules
+    for rule, parent in zip(rules, (x, w), strict=False):
         if parent is not None and parent in wanted:
-            yield parent, linear.rules[i](dz, z.saved, parent, z.params)  # type: ignore[index,misc]
+            yield parent, rule(dz, z.saved, parent, z.params)
     if b is not None and b in wanted:
         yield b, db
 

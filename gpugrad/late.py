@@ -1,4 +1,4 @@
-"""Names that the layers above fill in, so that methods of Tensor reach them without importing upwards.
+"""Names that layers above fill in, so that methods of Tensor reach them without importing upwards.
 
 ``ops.<name>`` is a declared op (filled by each declaration), ``functions.<name>`` a public function
 (filled by the namespace, the tape and the transforms).

@@ -88,8 +88,8 @@ class Op:
     def __call__(self, *xs: Any, **params: Any) -> Any:
         """Run on ``xs``, and record when one of them is on the tape.
 
-        Tensors in give a Tensor. Bare arrays in give a bare array: a derivative rule is written once
-        and runs on either.
+        Tensors in give a Tensor. Bare arrays in give a bare array: a derivative rule is written
+        once and runs on either.
         """
         if state.special:
             return _bind_dual(self, xs, params)
@@ -128,9 +128,14 @@ class Op:
         return Tensor(y)
 
     def record(
-        self, nodes: list[Node | None], values: list[Any], y: Any, params: dict[str, Any], tracked: int
+        self,
+        nodes: list[Node | None],
+        values: list[Any],
+        y: Any,
+        params: dict[str, Any],
+        tracked: int,
     ) -> Node:
-        """The node of an output ``y``, holding no more than the rules of its tracked inputs read."""
+        """The node of an output ``y``, holding what the rules of its tracked inputs read."""
         mask = tracked | 1 << len(nodes)  # the top bit tells calls of different lengths apart
         keep = self.keeps.get(mask) or self.plan(mask, len(nodes))
         values.append(y)

@@ -18,6 +18,17 @@ class Operators:
     """What Python syntax and NumPy habits expect of an array."""
 
     __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        @property
+        def shape(self) -> tuple[int, ...]: ...
+        @property
+        def dtype(self) -> Any: ...
+        @property
+        def ndim(self) -> int: ...
+        def _assign(self, value: Tensor) -> Self: ...
+
     __hash__ = object.__hash__  # a handle is itself, whatever its value: usable as a dictionary key
 
     # ndarray + tensor comes here through __array_ufunc__, so it stays on the tape.
@@ -145,43 +156,55 @@ class Operators:
     # In place: the handle is pointed at a new value of the same shape and dtype
 
     def __iadd__(self, other: Any) -> Self:
-        return _in_place(self, "+=", self + other)
+        return self._become("+=", self + other)
 
     def __isub__(self, other: Any) -> Self:
-        return _in_place(self, "-=", self - other)
+        return self._become("-=", self - other)
 
     def __imul__(self, other: Any) -> Self:
-        return _in_place(self, "*=", self * other)
+        return self._become("*=", self * other)
 
     def __itruediv__(self, other: Any) -> Self:
-        return _in_place(self, "/=", self / other)
+        return self._become("/=", self / other)
 
     def __ifloordiv__(self, other: Any) -> Self:
-        return _in_place(self, "//=", self // other)
+        return self._become("//=", self // other)
 
     def __imod__(self, other: Any) -> Self:
-        return _in_place(self, "%=", self % other)
+        return self._become("%=", self % other)
 
-    def __ipow__(self, other: Any) -> Self:  # type: ignore[misc]
-        return _in_place(self, "**=", self**other)
+    def __ipow__(self, other: Any) -> Self:
+        return self._become("**=", self**other)
 
     def __imatmul__(self, other: Any) -> Self:
-        return _in_place(self, "@=", self @ other)
+        return self._become("@=", self @ other)
 
     def __iand__(self, other: Any) -> Self:
-        return _in_place(self, "&=", self & other)
+        return self._become("&=", self & other)
 
     def __ior__(self, other: Any) -> Self:
-        return _in_place(self, "|=", self | other)
+        return self._become("|=", self | other)
 
     def __ixor__(self, other: Any) -> Self:
-        return _in_place(self, "^=", self ^ other)
+        return self._become("^=", self ^ other)
 
     def __ilshift__(self, other: Any) -> Self:
-        return _in_place(self, "<<=", self << other)
+        return self._become("<<=", self << other)
 
     def __irshift__(self, other: Any) -> Self:
-        return _in_place(self, ">>=", self >> other)
+        return self._become(">>=", self >> other)
+
+    def _become(self, symbol: str, value: "Tensor") -> Self:
+        if value.shape != self.shape:
+            rule = "an in-place result keeps its shape"
+            got = f"{self.shape} becoming {value.shape}"
+            raise ShapeError(message(symbol, rule, got, "x = x + y"))
+        if value.dtype != self.dtype:
+            if not np.can_cast(value.dtype, self.dtype, "same_kind"):
+                got = f"{self.dtype} becoming {value.dtype}"
+                raise DtypeError(message(symbol, "an in-place result keeps its kind of dtype", got))
+            value = functions.astype(value, self.dtype)
+        return self._assign(value)
 
     # Indexing
 
@@ -192,7 +215,7 @@ class Operators:
         functions.setitem(self, index, value)
 
     def __len__(self) -> int:
-        shape: tuple[int, ...] = self.shape  # type: ignore[attr-defined]
+        shape: tuple[int, ...] = self.shape
         if not shape:
             raise DtypeError(message("len", "a 0-d tensor has no length"))
         return shape[0]
@@ -208,7 +231,7 @@ class Operators:
     @property
     def T(self) -> "Tensor":
         """Transpose of a matrix; `mT` transposes the last two axes of a stack of them."""
-        ndim = self.ndim  # type: ignore[attr-defined]
+        ndim = self.ndim
         if ndim != 2:
             raise ShapeError(message("T", "only a matrix has a transpose", f"{ndim} axes", "x.mT"))
         return ops.permute_dims(self, axes=(1, 0))
@@ -224,12 +247,12 @@ class Operators:
 
     def transpose(self, *axes: Any) -> "Tensor":
         """Axes in another order, reversed by default, as NumPy's."""
-        order = _unpacked(axes) or tuple(range(self.ndim))[::-1]  # type: ignore[attr-defined]
+        order = _unpacked(axes) or tuple(range(self.ndim))[::-1]
         return functions.permute_dims(self, order)
 
     def swapaxes(self, a: int, b: int) -> "Tensor":
         """Exchange two axes."""
-        order = list(range(self.ndim))  # type: ignore[attr-defined]
+        order = list(range(self.ndim))
         order[a], order[b] = order[b], order[a]
         return functions.permute_dims(self, tuple(order))
 
@@ -242,7 +265,7 @@ class Operators:
     def squeeze(self, axis: Any = None) -> "Tensor":
         """Drop axes of size 1: those named, or all."""
         if axis is None:
-            shape: tuple[int, ...] = self.shape  # type: ignore[attr-defined]
+            shape: tuple[int, ...] = self.shape
             axis = tuple(i for i, d in enumerate(shape) if d == 1)
         return functions.squeeze(self, axis)
 
@@ -316,19 +339,6 @@ class Operators:
 def _unpacked(args: tuple[Any, ...]) -> tuple[int, ...]:
     """``f(2, 3)`` and ``f((2, 3))`` mean the same."""
     return tuple(args[0]) if len(args) == 1 and isinstance(args[0], (tuple, list)) else args
-
-
-def _in_place(handle: Any, symbol: str, value: Any) -> Any:
-    if value.shape != handle.shape:
-        rule = "an in-place result keeps its shape"
-        got = f"{handle.shape} becoming {value.shape}"
-        raise ShapeError(message(symbol, rule, got, "x = x + y"))
-    if value.dtype != handle.dtype:
-        if not np.can_cast(value.dtype, handle.dtype, "same_kind"):
-            got = f"{handle.dtype} becoming {value.dtype}"
-            raise DtypeError(message(symbol, "an in-place result keeps its kind of dtype", got))
-        value = functions.astype(value, handle.dtype)
-    return handle._assign(value)
 
 
 def refuse_numpy(name: str) -> GradientError:

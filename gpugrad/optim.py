@@ -21,7 +21,9 @@ class Optimizer:
     gradient is left alone. `step` rebinds the parameters: values saved for backward never change.
     """
 
-    _slots: ClassVar[tuple[str, ...]] = ()  # names of the state arrays, all shaped like the parameter
+    _slots: ClassVar[
+        tuple[str, ...]
+    ] = ()  # names of the state arrays, all shaped like the parameter
 
     def __init__(self, params: Module | Iterable[Tensor], lr: float) -> None:
         listed = params.parameters() if isinstance(params, Module) else params
@@ -276,7 +278,7 @@ def clip_grad_norm(params: Module | Iterable[Tensor], max_norm: float) -> float:
 def _zeros(p: Tensor) -> Tensor:
     """Where an average starts; those of half precision are kept in float32."""
     wide = np.float32 if p.dtype == np.float16 else p.dtype
-    return functions.zeros_like(p.detach(), dtype=wide)  # type: ignore[no-any-return]
+    return functions.zeros_like(p.detach(), dtype=wide)
 
 
 def _at_least(op: str, **values: float) -> None:

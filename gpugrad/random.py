@@ -1,7 +1,7 @@
 """Random numbers that are the same bits on every device. Imports tensor and namespace functions.
 
-The stream is `numpy.random.Philox` (Philox4x64-10; Salmon et al., SC'11): counter-based, so a GPU can
-compute any part of it. Everything else is made from its bits by one formula.
+The stream is `numpy.random.Philox` (Philox4x64-10; Salmon et al., SC'11): counter-based, so a GPU
+can compute any part of it. Everything else is made from its bits by one formula.
 """
 
 import operator
@@ -61,8 +61,9 @@ class Generator:
 
     def _uniform(self, low: float, high: float, size: Size, dtype: Any) -> Any:
         shape = _shape(size)
-        if not 0 <= high - low <= np.finfo(dtype).max:
-            hint = f"low ≤ high, at most {np.finfo(dtype).max:.3g} apart"
+        low, high, most = float(low), float(high), float(np.finfo(dtype).max)
+        if not (0 <= high - low <= most and -most <= low and high <= most):
+            hint = f"low ≤ high, both in ±{most:.3g} and no more than that apart"
             raise ShapeError(message("uniform", "an impossible range", f"{low}..{high}", hint))
         unit = self._bits.random(shape, dtype)
         if low == 0.0 and high == 1.0:
@@ -100,8 +101,8 @@ class Generator:
     ) -> Tensor:
         """Integers in ``[low, high)``, or ``[0, low)``; one 64-bit draw each.
 
-        ``low + ⌊u·(high − low) / 2⁶⁴⌋``: for a range r no value is likelier than another by more than
-        r/2⁶⁴. Ranges up to 2³². Raises `BoundsError` where ``dtype`` cannot hold them.
+        ``low + ⌊u·(high − low) / 2⁶⁴⌋``: for a range r no value is likelier than another by more
+        than r/2⁶⁴. Ranges up to 2³². Raises `BoundsError` where ``dtype`` cannot hold them.
         """
         if high is None:
             low, high = 0, low

@@ -1,7 +1,8 @@
 """Derivative rules: from what a declaration writes to what the scheduler calls. Imports late only.
 
-A rule reads exactly what it names. In ``vjp=lambda g, y: g * y`` the output is saved for backward and
-the input is not; ``like`` is the aval of the input the rule is for; keyword-only names are parameters.
+A rule reads exactly what it names. In ``vjp=lambda g, y: g * y`` the output is saved for backward
+and the input is not; ``like`` is the aval of the input the rule is for; keyword-only names are
+parameters.
 """
 
 from collections.abc import Callable, Sequence
@@ -54,9 +55,7 @@ def reading(
     if keys or min(at, default=0) <= LIKE:
 
         def rule(g: Any, saved: Sequence[Any], like: Any, params: dict[str, Any]) -> Any:
-            values = [
-                like if i == LIKE else saved[fixed:-1] if i == REST else saved[i] for i in at
-            ]
+            values = [like if i == LIKE else saved[fixed:-1] if i == REST else saved[i] for i in at]
             return function(g, *values, **{key: params[key] for key in keys})
 
     elif not at:

@@ -47,7 +47,9 @@ def seed(name: str, root: Tensor, gradient: Any = None) -> Tensor:
     return functions.astype(cotangent, root.dtype)
 
 
-def reachable(roots: Iterable[Node], stop: Container[Node] = ()) -> tuple[list[Node], dict[Node, int]]:
+def reachable(
+    roots: Iterable[Node], stop: Container[Node] = ()
+) -> tuple[list[Node], dict[Node, int]]:
     """Ops that lead to ``roots``, newest first, and how many cotangents each node will receive.
 
     Nothing behind a node in ``stop`` is visited.
@@ -196,7 +198,7 @@ class Pass:
         )
 
     def receive(self, node: Node, c: Cotangent) -> None:
-        """Add ``c`` to the node's cotangent: borrow the first, own the second, then add in place."""
+        """Add ``c`` to the cotangent: borrow the first, own the second, then add in place."""
         if c.shape != node.shape:
             c = sum_to(c, node.shape)
         if c.dtype != node.dtype:
@@ -253,7 +255,9 @@ def _as_tensors(node: Node, saved: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _freed(node: Node) -> GradientError:
-    rule = f"the graph was freed by an earlier backward (first missing: {node.op.name}, {node.shape})"
+    rule = (
+        f"the graph was freed by an earlier backward (first missing: {node.op.name}, {node.shape})"
+    )
     hint = "backward(retain_graph=True) the first time, or compute the loss again"
     return GradientError(message("backward", rule, hint=hint))
 
@@ -269,7 +273,11 @@ def sum_to(g: Cotangent, shape: Shape) -> Cotangent:
     if g.shape == shape:
         return g
     # A rule may return a smaller cotangent that still has to be spread (∂ of a constant).
-    return ops.reshape(g, shape=shape) if _size(g) == _size(shape) else ops.broadcast_to(g, shape=shape)
+    return (
+        ops.reshape(g, shape=shape)
+        if _size(g) == _size(shape)
+        else ops.broadcast_to(g, shape=shape)
+    )
 
 
 def _size(x: Any) -> int:

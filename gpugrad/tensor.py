@@ -1,7 +1,7 @@
 """Tensor, the Node behind it, and per-thread state. Imports aval, backend, operators.
 
-A Tensor is a mutable handle to an immutable value. Pointers run Tensor → Node → Node and Node → array,
-never Node → Tensor, so nothing here forms a reference cycle.
+A Tensor is a mutable handle to an immutable value. Pointers run Tensor → Node → Node and Node →
+array, never Node → Tensor, so nothing here forms a reference cycle.
 """
 
 import itertools
@@ -118,14 +118,16 @@ def leaf(shape: Shape, dtype: Any) -> Node:
     """A node without an op: where gradients arrive."""
     if np.dtype(dtype).kind not in "fc":
         hint = f"x.astype(gg.float32) or dtype=gg.float32; {dtype} has no derivative"
-        raise DtypeError(message("requires_grad", "only floating tensors have gradients", dtype, hint))
+        raise DtypeError(
+            message("requires_grad", "only floating tensors have gradients", dtype, hint)
+        )
     node = Node(None, {}, (), (), shape, dtype)
     node.sink = Sink()
     return node
 
 
 class Dual:
-    """A value with a tangent, for forward mode. ``primal`` is an array or a Dual of a lower level."""
+    """A value with a tangent, for forward mode; ``primal`` is an array or a Dual of lower level."""
 
     __slots__ = ("level", "primal", "tangent")
 
@@ -376,9 +378,7 @@ class Tensor(Operators):
 
 
 def _rebuild(array: Any, device: str, requires_grad: bool) -> Tensor:
-    return functions.asarray(  # type: ignore[no-any-return]
-        array, device=device, requires_grad=requires_grad
-    )
+    return functions.asarray(array, device=device, requires_grad=requires_grad)
 
 
 def live(value: Any) -> Any:
@@ -395,7 +395,7 @@ def _references(handle: Tensor) -> int:
     return sys.getrefcount(handle._data)
 
 
-# What `_references` reports when nothing but the handle holds the array; it differs between Pythons.
+# What `_references` reports when only the handle holds the array; it differs between Pythons.
 _ALONE = _references(Tensor(np.empty(1)))
 
 

@@ -125,7 +125,9 @@ def _compare(
     wrong = ~(excess <= 0)  # NaN is wrong
     if not wrong.any():
         return
-    worst = np.unravel_index(np.argmax(np.where(wrong, np.nan_to_num(gap, nan=np.inf), -1)), gap.shape)
+    worst = np.unravel_index(
+        np.argmax(np.where(wrong, np.nan_to_num(gap, nan=np.inf), -1)), gap.shape
+    )
     place = tuple(map(int, worst))
     at = "" if i is None else f" of argument {i} at {place[out_ndim:]}, output {place[:out_ndim]}"
     got = f"analytic {ours[worst]:.9g}, numerical {numeric[worst]:.9g}"

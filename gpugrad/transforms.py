@@ -1,7 +1,7 @@
 """Derivatives of functions: grad, value_and_grad, vjp, jvp. Imports tape, forward and tree.
 
-Arrays in, the same kind out: NumPy gives NumPy, CuPy gives CuPy, tensors give tensors, Python floats
-(which count as float64) give floats. A result that itself still depends on something that is being
+Arrays in, the same kind out: NumPy gives NumPy, CuPy gives CuPy, tensors give tensors, Python
+floats (which count as float64) give floats. A result that itself still depends on something that is being
 differentiated stays a tensor, so that nothing is lost on the way out.
 """
 
@@ -40,8 +40,8 @@ def grad(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0) -> Callable[
     6.0
     >>> gg.grad(lambda w: (w["a"] * w["b"]).sum())({"a": np.ones(2), "b": np.arange(2.0)})
     {'a': array([0., 1.]), 'b': array([1., 1.])}
-    >>> gg.grad(gg.grad(gg.sin))(0.5) == -np.sin(0.5)
-    True
+    >>> gg.grad(gg.grad(gg.tanh))(0.0)
+    -0.0
     """
     both = value_and_grad(f, argnums)
 
@@ -232,7 +232,7 @@ def _without(out: Tensor, nodes: Sequence[Node]) -> Tensor:
     while stack and not outer:
         node = stack.pop()
         inside = node in stop
-        outer = node.op is None and not inside or inside and any(node.parents)
+        outer = any(node.parents) if inside else node.op is None
         for parent in () if inside else node.parents:
             if parent is not None and parent not in seen:
                 seen.add(parent)
@@ -266,6 +266,4 @@ def _value_like(leaves: Sequence[Any], value: Tensor) -> Any:
 
 
 def _fits(kinds: Sequence[Any], value: Tensor) -> bool:
-    return not kinds or type(kinds[0]) is not float or value.size == 1 and not value.shape
-
-
+    return not kinds or type(kinds[0]) is not float or not value.shape

@@ -2,7 +2,7 @@
 
 It drives the whole CUDA path (dispatch, transfers, launches) on a machine without one, and is as
 strict as CuPy where NumPy is lenient: NumPy arrays do not mix in, nothing converts to NumPy by
-itself, reductions give 0-d arrays, an index out of range wraps. Use with ``pytest --cuda-stand-in``.
+itself, reductions give 0-d arrays, an index out of range wraps. Used by ``--cuda-stand-in``.
 """
 
 import os

@@ -173,9 +173,7 @@ def test_top_level_explains_the_program() -> None:
 def test_packages_are_listed() -> None:
     """Each folder with an __init__.py is in pyproject, else a wheel would lack it."""
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    found = {
-        ".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")
-    }
+    found = {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
     assert found | {"gpugrad.kernels"} == set(listed)
 
 
@@ -184,4 +182,6 @@ def test_version_is_said_once() -> None:
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == gpugrad.__version__
-    assert re.search(rf"^## {re.escape(gpugrad.__version__)}\b", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert re.search(
+        rf"^## {re.escape(gpugrad.__version__)}\b", (ROOT / "CHANGELOG.md").read_text(), re.M
+    )

@@ -47,8 +47,8 @@ class Backend(Protocol):
 
 
 _cpu = NumpyBackend()
-_by_type: dict[type, Any] = {np.ndarray: _cpu, np.generic: _cpu}
-_by_module: dict[str, Any] = {"numpy": _cpu}
+_by_type: dict[type, Backend] = {np.ndarray: _cpu, np.generic: _cpu}
+_by_module: dict[str, Backend] = {"numpy": _cpu}
 
 
 def get(device: str) -> Backend:
@@ -61,8 +61,10 @@ def get(device: str) -> Backend:
         return _cpu
     name, _, index = device.partition(":") if isinstance(device, str) else ("", "", "")
     if name != "cuda" or (index and not index.isdecimal()):
-        raise DeviceError(message("device", "unknown device", repr(device), '"cpu", "cuda", "cuda:1"'))
-    return _cuda().get(int(index or 0))
+        raise DeviceError(
+            message("device", "unknown device", repr(device), '"cpu", "cuda", "cuda:1"')
+        )
+    return _cuda_device(int(index or 0))
 
 
 def of(array: Array) -> Backend:
@@ -70,17 +72,16 @@ def of(array: Array) -> Backend:
     backend = _by_type.get(type(array))
     if backend is None:
         if is_cupy(array):
-            return _cuda().get(array.device.id)
+            return _cuda_device(array.device.id)
         if isinstance(array, (np.ndarray, np.generic)):
             return _cpu
         raise DtypeError(message("array", "not an array gpugrad knows", type(array).__name__))
-    return backend  # type: ignore[no-any-return]
+    return backend
 
 
 def kernels(xp: ModuleType) -> Backend:
     """The backend whose array module is ``xp``: how an op's ``forward`` reaches a fused kernel."""
-    backend = _by_module.get(xp.__name__)
-    return backend if backend is not None else _cuda().current()
+    return _by_module.get(xp.__name__) or _cuda_device(None)
 
 
 def is_cupy(x: Any) -> bool:
@@ -94,6 +95,13 @@ def cuda_available() -> bool:
         return bool(_cuda().device_count())
     except DeviceError:
         return False
+
+
+def _cuda_device(index: int | None) -> Backend:
+    """The backend of one CUDA device, by default CuPy's current one."""
+    cuda = _cuda()
+    backend: Backend = cuda.current() if index is None else cuda.get(index)
+    return backend
 
 
 def _cuda() -> Any:

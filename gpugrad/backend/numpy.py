@@ -42,8 +42,9 @@ def out_of_range(op: str, low: Any, high: Any, size: int) -> BoundsError:
     return BoundsError(message(op, "an index is outside its axis", f"values {low}..{high}", hint))
 
 
-# Rows handled at a time: dy, y and dz of one block stay in a 1 MiB L2 cache.
-_BLOCK_BYTES = 1 << 18
+# Rows of dz handled at a time. Of 64 KiB to 2 MiB this was fastest, or within noise of it, from
+# (16384, 64) to (8192, 1024) on a core with 1 MiB of L2; a product with ones beat sum(axis=0).
+_BLOCK_BYTES = 1 << 20
 
 
 def sigmoid_bwd(dy: Array, y: Array) -> tuple[Array, Array]:
@@ -61,13 +62,18 @@ def sigmoid_bwd(dy: Array, y: Array) -> tuple[Array, Array]:
     if dtype == np.float16:
         dz, db = sigmoid_bwd(dy.astype(np.float32), y.astype(np.float32))
         return dz.astype(dtype), db.astype(dtype)
-    dz, db = np.empty((m, n), dtype), np.zeros(n, dtype)
     rows = max(1, _BLOCK_BYTES // max(1, n * dtype.itemsize))
+    if m <= rows:
+        dz = 1 - y
+        dz *= y
+        dz *= dy
+        return dz, dz.sum(axis=0)
+    dz, db, ones = np.empty((m, n), dtype), np.zeros(n, dtype), np.ones(rows, dtype)
     for start in range(0, m, rows):
         part = slice(start, start + rows)
         block = dz[part]
         np.subtract(1, y[part], out=block)
         block *= y[part]
         block *= dy[part]
-        db += block.sum(axis=0)
+        db += ones[: len(block)] @ block
     return dz, db

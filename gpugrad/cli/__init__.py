@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import gpugrad
-from gpugrad.cli import train
+from gpugrad.cli import train as train
 from gpugrad.cli.settings import UsageError
 from gpugrad.errors import GpugradError
 

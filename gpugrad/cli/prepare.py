@@ -5,11 +5,8 @@ May import gpugrad.data and errors.
 
 import hashlib
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from gpugrad import data
 from gpugrad.data import Dataset, Scaler
@@ -31,8 +28,8 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     digest = hashlib.sha256(repr((dataset.classes, dataset.x.shape, dataset.y.shape)).encode())
     for part in (dataset, dataset.test):
         if part is not None:
-            digest.update(part.x)
-            digest.update(part.y)
+            digest.update(part.x.data)
+            digest.update(part.y.data)
     return {
         "name": dataset.name,
         "rows": len(dataset),
@@ -44,34 +41,22 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A training and a test part as the model sees them, and the scalers that made them so."""
-
-    train: Dataset
-    test: Dataset
-    scalers: dict[str, Scaler]  # "x", and "y" for regression
-
-    @property
-    def target_scale(self) -> NDArray[np.float32] | float:
-        return self.scalers["y"].scale if "y" in self.scalers else 1.0
-
-
-def prepare(train: Dataset, test: Dataset, table: bool) -> Prepared:
-    """Standardise by the training part alone.
+def fit_scalers(train: Dataset, table: bool) -> dict[str, Scaler]:
+    """How to standardise: ``x``, where features need it, and ``y`` for regression.
 
     Features of a ``table`` (CSV) always are; those of other sources unless every training value
-    lies in 0..1, as pixels do. Regression targets always are, and become (n, outputs).
+    lies in 0..1, as pixels do. Only the training part is looked at.
     """
     scalers = {}
     if table or train.x.min() < 0 or train.x.max() > 1:
         scalers["x"] = Scaler.fit(train.x)
     if not train.classes:
         scalers["y"] = Scaler.fit(train.y.reshape(len(train), -1))
-    return Prepared(_scaled(train, scalers), _scaled(test, scalers), scalers)
+    return scalers
 
 
-def _scaled(part: Dataset, scalers: dict[str, Scaler]) -> Dataset:
+def scaled(part: Dataset, scalers: dict[str, Scaler]) -> Dataset:
+    """``part`` as the model sees it; regression targets become (n, outputs)."""
     x = scalers["x"].apply(part.x) if "x" in scalers else part.x
     y = scalers["y"].apply(part.y.reshape(len(part), -1)) if "y" in scalers else part.y
     return replace(part, x=x, y=y, test=None)

@@ -54,7 +54,7 @@ class Settings:
     def fresh(cls, given: Mapping[str, Any], data: Dataset) -> "Settings":
         """The given options, completed for ``data``.
 
-        Without ``epochs`` about 200,000 rows are seen, in 10 to 500 epochs; without ``dropout`` it
+        Without ``epochs`` about 250,000 rows are seen, in 10 to 500 epochs; without ``dropout`` it
         is 0.25 for classes and 0 for regression. Raises UsageError for a momentum outside sgd.
         """
         optimizer = given.get("optimizer", "adam")
@@ -68,7 +68,7 @@ class Settings:
             "optimizer": optimizer,
             "momentum": None,
             "batch_size": 64,
-            "epochs": min(max(round(200_000 / len(data), -1), 10), 500),
+            "epochs": min(max(round(25_000 / len(data)) * 10, 10), 500),
             "seed": 0,
             "device": "auto",
             **OPTIMIZERS[optimizer][1],

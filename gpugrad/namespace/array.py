@@ -1,6 +1,7 @@
 """Shape, index, reduction and matrix functions. Imports ops, aval and creation."""
 
 import builtins
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -283,9 +284,7 @@ def _degrees(op: str, x: Tensor, axis: Axis, correction: float) -> float:
     return builtins.max(n - correction, 0)
 
 
-def var(
-    x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False
-) -> Tensor:
+def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """Variance over ``axis``; the sum of squares is divided by ``n − correction``."""
     x = asarray(x)
     centred = x - mean(x, axis=axis, keepdims=True)
@@ -293,13 +292,11 @@ def var(
     return total / _degrees("var", x, axis, correction)
 
 
-def std(
-    x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False
-) -> Tensor:
+def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """Standard deviation over ``axis``; the derivative where all values are equal is 0."""
     x = asarray(x)
     centred = x - mean(x, axis=axis, keepdims=True)
-    root = _degrees("std", x, axis, correction) ** 0.5
+    root = math.sqrt(_degrees("std", x, axis, correction))
     return norm(centred, axis=axis, keepdims=keepdims) / root
 
 
@@ -316,11 +313,10 @@ def all(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
 def _arg(op: Any, x: Any, axis: int | None, keepdims: bool) -> Tensor:
     x = asarray(x)
     if axis is None:
-        flat = op(reshape(x, (-1,)), axis=0, keepdims=False)
-        return reshape(flat, (1,) * x.ndim) if keepdims else flat  # type: ignore[no-any-return]
-    return op(  # type: ignore[no-any-return]
-        x, axis=normalize_axis(op.name, axis, x.ndim), keepdims=keepdims
-    )
+        flat: Tensor = op(reshape(x, (-1,)), axis=0, keepdims=False)
+        return reshape(flat, (1,) * x.ndim) if keepdims else flat
+    y: Tensor = op(x, axis=normalize_axis(op.name, axis, x.ndim), keepdims=keepdims)
+    return y
 
 
 def argmax(x: Any, /, *, axis: int | None = None, keepdims: bool = False) -> Tensor:

@@ -365,5 +365,3 @@ def meshgrid(*arrays: Any, indexing: str = "xy") -> tuple[Tensor, ...]:
         spread = ops.reshape(a, shape=tuple(column))
         result.append(ops.broadcast_to(spread, shape=tuple(shape)))
     return tuple(result)
-
-

@@ -25,21 +25,17 @@ def operand(x: Any) -> Any:
 
 
 def _lifted(op: Any, summary: str) -> Callable[..., Tensor]:
-    count = len(op.inputs)
-    if count == 1:
 
-        def function(x: Any, /) -> Tensor:
-            return op(x if type(x) is Tensor else asarray(x))  # type: ignore[no-any-return]
+    def unary(x: Any, /) -> Tensor:
+        return op(x if type(x) is Tensor else asarray(x))  # type: ignore[no-any-return]
 
-    else:
+    def binary(x1: Any, x2: Any, /) -> Tensor:
+        x1, x2 = operand(x1), operand(x2)
+        if type(x1) is not Tensor and type(x2) is not Tensor:
+            x1 = asarray(x1)
+        return op(x1, x2)  # type: ignore[no-any-return]
 
-        def function(*xs: Any) -> Tensor:
-            if len(xs) != count:
-                raise TypeError(f"{op.name}() takes {count} arguments, got {len(xs)}")
-            if not any(type(x) is Tensor for x in xs):
-                xs = (asarray(xs[0]), *xs[1:])
-            return op(*map(operand, xs))  # type: ignore[no-any-return]
-
+    function: Callable[..., Tensor] = unary if len(op.inputs) == 1 else binary
     function.__name__ = function.__qualname__ = op.name
     function.__module__ = __name__
     function.__doc__ = summary
@@ -144,15 +140,16 @@ def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
     >>> gg.clip(gg.asarray([-1.0, 0.5, 2.0]), 0, 1).tolist()
     [0.0, 0.5, 1.0]
     """
-    x = asarray(x)
+    values = asarray(x)
+    if values.dtype.kind not in "iuf":
+        raise DtypeError(message("clip", "only real numbers have an order", values.dtype))
     if min is None and max is None:
-        return x
-    if min is None or max is None:
-        limits = np.iinfo if x.dtype.kind in "iu" else np.finfo
-        if x.dtype.kind not in "iuf":
-            raise DtypeError(message("clip", "only real numbers have an order", x.dtype))
-        edge = limits(x.dtype)
-        infinite = x.dtype.kind == "f"
-        min = (-np.inf if infinite else int(edge.min)) if min is None else min
-        max = (np.inf if infinite else int(edge.max)) if max is None else max
-    return ops.clip(x, operand(min), operand(max))
+        return values
+    if values.dtype.kind == "f":
+        lowest, highest = -np.inf, np.inf
+    else:
+        limits = np.iinfo(values.dtype)
+        lowest, highest = int(limits.min), int(limits.max)
+    lo = lowest if min is None else operand(min)
+    hi = highest if max is None else operand(max)
+    return ops.clip(values, lo, hi)

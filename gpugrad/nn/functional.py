@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from gpugrad.aval import normalize_axis
+from gpugrad.aval import aval_of, normalize_axis
 from gpugrad.errors import DtypeError, ShapeError, message
 from gpugrad.late import functions, ops
+from gpugrad.ops import nn as declared
 from gpugrad.tensor import Tensor
 
 
@@ -121,7 +122,9 @@ def cross_entropy(logits: Any, labels: Any, reduction: str = "mean") -> Tensor:
     if labels.dtype.kind in "iu" and labels.ndim == 2 and labels.shape[1] == 1:
         hint = "labels.reshape(-1)"
         raise ShapeError(message("cross_entropy", "labels have one axis", labels.shape, hint))
-    ops.cross_entropy.aval(logits, labels)  # NumPy would broadcast some wrong shapes
+    declared.cross_entropy.aval(
+        aval_of(logits), aval_of(labels)
+    )  # NumPy would broadcast some wrong shapes
     return _reduce("cross_entropy", ops.cross_entropy(logits, labels), reduction)
 
 
@@ -152,10 +155,11 @@ def mse(prediction: Any, target: Any, reduction: str = "mean") -> Tensor:
 
 
 def _floating(op: str, x: Any) -> Tensor:
-    x = _x(x)
-    if x.dtype.kind != "f":
-        raise DtypeError(message(op, "takes floating values", x.dtype, "x.astype(gg.float32)"))
-    return x
+    values = _x(x)
+    if values.dtype.kind != "f":
+        hint = "x.astype(gg.float32)"
+        raise DtypeError(message(op, "takes floating values", values.dtype, hint))
+    return values
 
 
 def _pair(op: str, prediction: Any, target: Any) -> tuple[Tensor, Tensor]:
@@ -185,4 +189,3 @@ def _reduce(op: str, losses: Tensor, reduction: str) -> Tensor:
         rule = "the mean of no rows is undefined"
         raise ShapeError(message(op, rule, losses.shape, 'a batch with rows, or reduction="sum"'))
     return (ops.mean if reduction == "mean" else ops.sum)(losses, axis=axes, keepdims=False)
-

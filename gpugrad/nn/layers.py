@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,9 @@ class Linear(Module):
         return functional.linear(x, self.weight, self.bias)
 
     def _describe(self) -> str:
-        return f"{self.in_features}, {self.out_features}" + (", bias=False" if self.bias is None else "")
+        return f"{self.in_features}, {self.out_features}" + (
+            ", bias=False" if self.bias is None else ""
+        )
 
 
 # Layers made without a generator draw from one stream, so that two of them differ.
@@ -102,7 +105,7 @@ class Sequential(Module):
 
 
 class MLP(Sequential):
-    """A multi-layer perceptron: linear layers of ``sizes`` with an activation after all but the last.
+    """A multi-layer perceptron: linear layers of ``sizes``, an activation after all but the last.
 
     Its parameters are named as those of the `Sequential` it is.
 
@@ -137,7 +140,7 @@ class MLP(Sequential):
         self.sizes = list(sizes)
         generator = _default_generator() if generator is None else generator
         layers: list[Module] = []
-        for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for i, (a, b) in enumerate(pairwise(sizes)):
             if i:
                 layers.append(_activation_layer(activation))
                 if dropout:
@@ -159,11 +162,11 @@ class Dropout(Module):
         self.generator = _default_generator() if generator is None else generator
 
     def forward(self, x: Any) -> Tensor:
-        x = functional.identity(x)
+        values = functional.identity(x)
         if not self.training or not self.p:
-            return x
-        keep = functions.to_device(self.generator.bernoulli(1 - self.p, x.shape), x.device)
-        return x * (functions.astype(keep, x.dtype) / (1 - self.p))
+            return values
+        keep = self.generator.bernoulli(1 - self.p, values.shape).to(values.device)
+        return values * (keep.astype(values.dtype) / (1 - self.p))
 
     def _describe(self) -> str:
         return f"p={self.p}"

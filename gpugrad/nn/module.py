@@ -44,7 +44,8 @@ class Module:
 
     def _walk(self, prefix: str = "") -> Iterator[tuple[str, Any]]:
         """Every tensor and module below, with its dotted name."""
-        stack = [(prefix + name, value, (id(self),)) for name, value in self._members()][::-1]
+        above: tuple[int, ...] = (id(self),)
+        stack = [(prefix + name, value, above) for name, value in self._members()][::-1]
         while stack:
             name, value, above = stack.pop()
             if id(value) in above:

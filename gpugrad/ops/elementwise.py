@@ -1,7 +1,7 @@
 """Elementwise ops, each declared by its partial derivatives. Imports op and late only.
 
-Where a function has a corner the subgradient is written beside it. ``singular`` marks a partial that
-can be infinite.
+Where a function has a corner the subgradient is written beside it. ``singular`` marks a partial
+that can be infinite.
 """
 
 import math
@@ -37,7 +37,9 @@ power = elementwise(
     # The operator, not xp.power: NumPy squares and roots by shortcut only there.
     lambda xp, a, b: a**b,
     [
-        lambda a, b: pick(b == 0, 0, b * a ** pick(b == 0, 1, b - 1)) if _is_array(b) else _dpow(a, b),
+        lambda a, b: (
+            pick(b == 0, 0, b * a ** pick(b == 0, 1, b - 1)) if _is_array(b) else _dpow(a, b)
+        ),
         lambda a, y: pick(a == 0, 0, y * log(pick(a == 0, 1, a))),
     ],
     singular=True,
@@ -90,14 +92,20 @@ tan = elementwise("tan", lambda xp, x: xp.tan(x), [lambda y: 1 + y * y])
 sinh = elementwise("sinh", lambda xp, x: xp.sinh(x), [lambda x: cosh(x)])
 cosh = elementwise("cosh", lambda xp, x: xp.cosh(x), [lambda x: sinh(x)])
 tanh = elementwise("tanh", lambda xp, x: xp.tanh(x), [lambda y: 1 - y * y])
-asin = elementwise("asin", lambda xp, x: xp.arcsin(x), [lambda x: 1 / sqrt(1 - x * x)], singular=True)
-acos = elementwise("acos", lambda xp, x: xp.arccos(x), [lambda x: -1 / sqrt(1 - x * x)], singular=True)
+asin = elementwise(
+    "asin", lambda xp, x: xp.arcsin(x), [lambda x: 1 / sqrt(1 - x * x)], singular=True
+)
+acos = elementwise(
+    "acos", lambda xp, x: xp.arccos(x), [lambda x: -1 / sqrt(1 - x * x)], singular=True
+)
 atan = elementwise("atan", lambda xp, x: xp.arctan(x), [lambda x: 1 / (1 + x * x)])
 asinh = elementwise("asinh", lambda xp, x: xp.arcsinh(x), [lambda x: 1 / sqrt(1 + x * x)])
 acosh = elementwise(
     "acosh", lambda xp, x: xp.arccosh(x), [lambda x: 1 / sqrt(x * x - 1)], singular=True
 )
-atanh = elementwise("atanh", lambda xp, x: xp.arctanh(x), [lambda x: 1 / (1 - x * x)], singular=True)
+atanh = elementwise(
+    "atanh", lambda xp, x: xp.arctanh(x), [lambda x: 1 / (1 - x * x)], singular=True
+)
 atan2 = elementwise(
     "atan2",
     lambda xp, a, b: xp.arctan2(a, b),

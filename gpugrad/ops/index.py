@@ -1,7 +1,7 @@
 """Reading and writing at an index. Imports op, aval, errors and backend.
 
-An index is a ``key``, whose parts are integers, slices, None, Ellipsis or `ARRAY`; each `ARRAY` stands
-for one of the index arrays, which are inputs of the op (without a derivative).
+An index is a ``key``, whose parts are integers, slices, None, Ellipsis or `ARRAY`; each `ARRAY`
+stands for one of the index arrays, which are inputs of the op (without a derivative).
 """
 
 from typing import Any
@@ -57,7 +57,7 @@ def _filled(key: Key, indices: Any) -> Any:
 
 
 def _checked(xp: Any, x: Any, key: Key, indices: Any) -> Any:
-    """The index to hand to ``xp``; CuPy wraps what is out of range, so there it is checked first."""
+    """The index to hand to ``xp``; CuPy wraps what is out of range: there it is checked first."""
     if xp is not np and indices:
         owner = backend.kernels(xp)
         for array, size in zip(indices, _indexed_sizes(x.shape, key, indices), strict=True):
@@ -199,5 +199,3 @@ def check_range(op: str, indices: Any, size: int) -> None:
         rule = f"a class label is outside 0..{size - 1}"
         hint = "labels counted from 0, and as many outputs as classes"
         raise BoundsError(message(op, rule, bad, hint))
-
-

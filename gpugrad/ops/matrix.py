@@ -13,9 +13,7 @@ def _matmul_aval(a: Aval, b: Aval) -> Aval:
         rule = "the last axis of a must match the second-last of b"
         hint = "a: (…, m, k) and b: (…, k, n)"
         raise ShapeError(message("matmul", rule, f"a: {a.shape}, b: {b.shape}", hint))
-    batch = broadcast(
-        "matmul", "ab", [Aval(a.shape[:-2], a.dtype), Aval(b.shape[:-2], b.dtype)]
-    )
+    batch = broadcast("matmul", "ab", [Aval(a.shape[:-2], a.dtype), Aval(b.shape[:-2], b.dtype)])
     return Aval((*batch, a.shape[-2], b.shape[-1]), promote("matmul", (a, b)))
 
 

@@ -15,9 +15,7 @@ from gpugrad.ops.shape import astype, broadcast_to, concat, flip, reshape
 
 
 def _reduced(shape: Shape, axis: tuple[int, ...], keepdims: bool) -> Shape:
-    return tuple(
-        1 if i in axis else d for i, d in enumerate(shape) if keepdims or i not in axis
-    )
+    return tuple(1 if i in axis else d for i, d in enumerate(shape) if keepdims or i not in axis)
 
 
 def _keeps_dtype(x: Aval, *, axis: tuple[int, ...], keepdims: bool) -> Aval:

@@ -131,9 +131,11 @@ triangle = Op(
 # The one way from device to device; the gradient takes the same way back.
 to_device = Op(
     "to_device",
-    lambda xp, x, *, device, source: backend.get(device).asarray(backend.of(x).to_numpy(x))
-    if device == "cpu"
-    else backend.get(device).asarray(x),
+    lambda xp, x, *, device, source: (
+        backend.get(device).asarray(backend.of(x).to_numpy(x))
+        if device == "cpu"
+        else backend.get(device).asarray(x)
+    ),
     lambda x, *, device, source: x,
     vjp=[lambda g, *, device, source: to_device(g, device=source, source=device)],
     jvp="linear",

@@ -1,8 +1,8 @@
 """Optimiser updates: several tensors in, their new values out, no derivative. Imports op and aval.
 
-``reuse`` lets the new values take the place of the old ones in memory. On a CPU the arrays are passed
-through in blocks that stay in cache, so the ten steps of an update cost one trip to memory. Learning
-rate and step count are inputs, never parameters: a compiled step must see them change.
+``reuse`` lets the new values take the place of the old ones in memory. On a CPU the arrays are
+passed through in blocks that stay in cache, so the ten steps of an update cost one trip to memory.
+Learning rate and step count are inputs, never parameters: a compiled step must see them change.
 """
 
 from collections.abc import Callable
@@ -51,7 +51,15 @@ def _sgd(xp: Any, p: Any, g: Any, lr: Any, *, weight_decay: float) -> None:
 
 
 def _momentum(
-    xp: Any, p: Any, g: Any, v: Any, lr: Any, *, momentum: float, nesterov: bool, weight_decay: float
+    xp: Any,
+    p: Any,
+    g: Any,
+    v: Any,
+    lr: Any,
+    *,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
 ) -> None:
     if weight_decay:
         g = g + weight_decay * p
