@@ -98,10 +98,11 @@ EXTREMES = [-1e4, -100.0, 0.0, 100.0, 1e4]
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
-@pytest.mark.parametrize("name", sorted(FUNCTIONS.keys() - {"gelu"}))
+@functions
 def test_activations_at_extremes(name: str, dtype: str, device: str) -> None:
     """Finite values and finite gradients wherever the true ones are."""
-    x = gg.asarray(np.array(EXTREMES, dtype), device=device, requires_grad=True)
+    end = 30 if (name, dtype) == ("gelu", "f2") else 1e4  # its cube leaves float16 above 40
+    x = gg.asarray(np.clip(EXTREMES, -end, end).astype(dtype), device=device, requires_grad=True)
     y = FUNCTIONS[name][0](x)
     y.sum().backward()
     assert x.grad is not None
@@ -563,10 +564,11 @@ def snapshot(model: nn.Module) -> dict[str, Any]:
     return {k: v.numpy(copy=True) for k, v in model.state_dict().items()}
 
 
-def test_load_state_dict_takes_values_dtype_and_device(device: str) -> None:
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_load_state_dict_takes_values_dtype_and_device(dtype: str, device: str) -> None:
     model = nn.MLP([3, 4, 2]).to(device)
     handles = list(model.parameters())
-    state = {k: normal(*v.shape) for k, v in model.state_dict().items()}
+    state = {k: normal(*v.shape, dtype=dtype) for k, v in model.state_dict().items()}
     assert model.load_state_dict(state) is model
     for p, handle, value in zip(model.parameters(), handles, state.values(), strict=True):
         assert p is handle

@@ -15,12 +15,15 @@ torch_mlp.npz          for that model: input ``x``, ``labels``, ``logits``, ``lo
                        gradients ``grad.<name>``
 """
 
+import contextlib
 import json
 from pathlib import Path
 
 import numpy as np
-import torch
-from safetensors.torch import save_file
+
+with contextlib.suppress(ImportError):  # the test run, which lacks it, looks for doctests here
+    import torch
+    from safetensors.torch import save_file
 
 HERE = Path(__file__).parent
 STEPS = (1, 10, 50, 200)
@@ -38,7 +41,10 @@ SETTINGS = {
     "adam late": ("Adam", {"lr": 0.02}),
     "adamw": ("AdamW", {"lr": 0.02, "weight_decay": 0.1}),
     "rmsprop": ("RMSprop", {"lr": 0.005}),
-    "rmsprop weight_decay": ("RMSprop", {"lr": 0.005, "alpha": 0.98, "eps": 1e-3, "weight_decay": 0.01}),
+    "rmsprop weight_decay": (
+        "RMSprop",
+        {"lr": 0.005, "alpha": 0.98, "eps": 1e-3, "weight_decay": 0.01},
+    ),
     "adagrad": ("Adagrad", {"lr": 0.1}),
     "adagrad weight_decay": ("Adagrad", {"lr": 0.1, "weight_decay": 0.01}),
     "momentum late": ("SGD", {"lr": 0.1, "momentum": 0.9}),
