@@ -21,9 +21,8 @@ class Optimizer:
     gradient is left alone. `step` rebinds the parameters: values saved for backward never change.
     """
 
-    _slots: ClassVar[
-        tuple[str, ...]
-    ] = ()  # names of the state arrays, all shaped like the parameter
+    # Names of the state arrays; each is shaped like its parameter.
+    _slots: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, params: Module | Iterable[Tensor], lr: float) -> None:
         listed = params.parameters() if isinstance(params, Module) else params

@@ -1,7 +1,8 @@
 """A training run in one safetensors file, written atomically: enough to go on to the same bits.
 
-Tensors ``model.*``, ``optimizer.*``, ``scaler.*`` and ``rng``; settings, data and position as JSON
-in the metadata. May import gpugrad.io and cli.loop, settings.
+Tensors: ``model.*`` the averaged weights, those to use; ``trained.*`` those to train on from;
+``optimizer.*``; ``scaler.*``; ``rng``. Settings, data and position are JSON in the metadata.
+May import gpugrad.io and cli.loop, settings.
 """
 
 import json
@@ -34,13 +35,15 @@ class Checkpoint:
     data: dict[str, Any]
     position: Position
     model: dict[str, Array]
+    trained: dict[str, Array]
     optimizer: dict[str, Array]
     scalers: dict[str, Scaler]
     rng: list[int]
 
     def restore(self, loop: Loop, generator: Generator) -> None:
         """Put weights, optimiser, random state and position into a run that was built alike."""
-        loop.model.load_state_dict(self.model)
+        loop.model.load_state_dict(self.trained)
+        loop.averaged.load_state_dict(self.model)
         loop.optimizer.load_state_dict(self.optimizer)
         generator.state = self.rng
         loop.position = self.position
@@ -74,6 +77,7 @@ def read(path: Path) -> Checkpoint:
             dict(stored["data"]),
             position,
             _part("model.", tensors),
+            _part("trained.", tensors),
             _part("optimizer.", tensors),
             {name: Scaler(scaler[f"{name}.mean"], scaler[f"{name}.scale"]) for name in names},
             tensors["rng"].tolist(),
@@ -102,12 +106,16 @@ def write(
     from gpugrad import __version__
 
     p = loop.position
-    model = {name: value.to("cpu").numpy() for name, value in loop.model.state_dict().items()}
-    for name, value in model.items():
-        if not np.isfinite(value).all():
+    trained = loop.model.state_dict()
+    for name, value in trained.items():
+        if not np.isfinite(value.to("cpu").numpy()).all():
             raise Diverged(f"{name} holds values that are not finite", p.epoch, max(p.batch - 1, 0))
-    tensors: dict[str, Any] = {f"model.{name}": value for name, value in model.items()}
-    tensors |= {f"optimizer.{name}": x for name, x in loop.optimizer.state_dict().items()}
+    groups = {
+        "model": loop.averaged.state_dict(),
+        "trained": trained,
+        "optimizer": loop.optimizer.state_dict(),
+    }
+    tensors: dict[str, Any] = {f"{g}.{name}": x for g in groups for name, x in groups[g].items()}
     for name, scaler in scalers.items():
         tensors |= {f"scaler.{name}.mean": scaler.mean, f"scaler.{name}.scale": scaler.scale}
     tensors["rng"] = np.array(generator.state, np.uint64)

@@ -1,5 +1,6 @@
 """The training loop: no arguments, no files, no printing. May import nn, optim, data, namespace."""
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -42,6 +43,10 @@ class Loop:
     history has one entry more (loss and accuracy while training, and `evaluate` with ``test_``
     before its names) and ``position.batch`` is 0.
 
+    ``averaged`` is the model to use and to judge: its weights follow those being trained, after
+    epoch e by ``a ← d·a + (1 − d)·w`` with ``d = min(average, (e + 1)/(e + 10))``, e from 0, which
+    takes out the noise of single batches (Polyak and Juditsky 1992). ``average=0`` copies them.
+
     Without classes, targets are (n, outputs), and ``target_scale`` is what one unit of each stands
     for. Raises `Diverged` before a loss that is not finite has changed a weight.
     """
@@ -57,10 +62,12 @@ class Loop:
         epochs: int,
         seed: int,
         device: str = "cpu",
+        average: float = 0.0,
         target_scale: NDArray[np.float32] | float = 1.0,
         position: Position | None = None,
     ) -> None:
         self.model, self.optimizer = model, optimizer
+        self.average, self.averaged = average, copy.deepcopy(model)
         self.train, self.test = train, test
         self.batch_size, self.epochs, self.seed, self.device = batch_size, epochs, seed, device
         self.target_scale = target_scale
@@ -99,6 +106,7 @@ class Loop:
 
     def _finish_epoch(self) -> None:
         p, n = self.position, len(self.train)
+        self._average()
         entry: Metrics = {"epoch": p.epoch + 1, "loss": p.loss_sum / n}
         if self.train.classes:
             entry["accuracy"] = p.correct / n
@@ -106,15 +114,24 @@ class Loop:
         p.history.append(entry)
         p.epoch, p.batch, p.loss_sum, p.correct = p.epoch + 1, 0, 0.0, 0
 
+    def _average(self) -> None:
+        e = self.position.epoch
+        d = min(self.average, (e + 1) / (e + 10))
+        new = self.model.state_dict()
+        if d:
+            old = self.averaged.state_dict()
+            new = {name: d * old[name] + (1 - d) * value for name, value in new.items()}
+        self.averaged.load_state_dict(new)
+
     def evaluate(self) -> Metrics:
-        """``loss`` and ``accuracy`` on ``test``, or ``loss``, ``rmse`` and R² as ``r2``.
+        """What ``averaged`` does on ``test``: ``loss`` and ``accuracy``, or ``loss, rmse, r2`` (R²).
 
         ``rmse = √mean((ŷ − y)²)`` in the units of the source; ``r2 = 1 − Σ(ŷ − y)²/Σ(y − ȳ)²``,
         averaged over the outputs, and left out when a target does not vary. Raises `Diverged` when
         the loss is not finite.
         """
         y = self.test.y
-        outputs = predict(self.model, self.test.x, self.device)
+        outputs = predict(self.averaged, self.test.x, self.device)
         loss = self._loss(outputs, y).item()
         if not math.isfinite(loss):
             p = self.position

@@ -21,8 +21,8 @@ class UsageError(GpugradError):
 # Learning rates that train digits well; what an optimiser is called on the command line.
 OPTIMIZERS: dict[str, tuple[type[optim.Optimizer], dict[str, float]]] = {
     "sgd": (optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0}),
-    "adam": (optim.Adam, {"lr": 0.005, "weight_decay": 0.0}),
-    "adamw": (optim.AdamW, {"lr": 0.005, "weight_decay": 0.01}),
+    "adam": (optim.Adam, {"lr": 0.01, "weight_decay": 0.0}),
+    "adamw": (optim.AdamW, {"lr": 0.01, "weight_decay": 0.01}),
     "rmsprop": (optim.RMSprop, {"lr": 0.002, "weight_decay": 0.0}),
     "adagrad": (optim.Adagrad, {"lr": 0.05, "weight_decay": 0.0}),
 }
@@ -45,6 +45,7 @@ class Settings:
     lr: float
     momentum: float | None
     weight_decay: float
+    average: float
     batch_size: int
     epochs: int
     seed: int
@@ -67,6 +68,7 @@ class Settings:
             "dropout": 0.25 if data.classes else 0.0,
             "optimizer": optimizer,
             "momentum": None,
+            "average": 0.9,
             "batch_size": 64,
             "epochs": min(max(round(25_000 / len(data)) * 10, 10), 500),
             "seed": 0,

