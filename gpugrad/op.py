@@ -25,7 +25,7 @@ from gpugrad.rules import (
     names,
     reading,
 )
-from gpugrad.tensor import Dual, Node, Tangled, Tensor, concrete, grad_mode, state
+from gpugrad.tensor import Dual, Node, Tangled, Tensor, concrete, state
 
 _ndarray = np.ndarray
 
@@ -67,8 +67,7 @@ class Op:
         elif vjp is not None:
             self.set_rules([self._compile(rule) for rule in vjp])
         self.jvp = forward_rule(self, jvp)
-        # mask of tracked inputs -> picks what to save out of [inputs…, output, None]
-        self.keeps: dict[int, Callable[[list[Any]], tuple[Any, ...]]] = {}
+        self._keeps: dict[int, Callable[[list[Any]], tuple[Any, ...]]] = {}
         self.fusions: list[Any] = []  # rows of the fusion table whose pattern ends in this op
         setattr(ops, name, self)
 
@@ -106,7 +105,7 @@ class Op:
                 if node is not None:
                     tracked |= bit
             else:
-                values.append(x)
+                values.append(x if type(x) in _PLAIN else _admit(x))
                 nodes.append(None)
             bit += bit
         if data is None:
@@ -117,6 +116,8 @@ class Op:
             else:
                 y = self.forward(backend.of(data).xp, *values, **params)
         except Exception as error:
+            if Dual in map(type, values):  # a tensor that outlived the forward pass it came from
+                return self(*[_lived(x) for x in xs], **params)
             raise _explain(self, values, params, error) from error
         if type(y) is not _ndarray:
             if type(y) is tuple:
@@ -136,28 +137,43 @@ class Op:
         tracked: int,
     ) -> Node:
         """The node of an output ``y``, holding what the rules of its tracked inputs read."""
-        mask = tracked | 1 << len(nodes)  # the top bit tells calls of different lengths apart
-        keep = self.keeps.get(mask) or self.plan(mask, len(nodes))
         values.append(y)
         values.append(None)
-        return Node(self, params, tuple(nodes), keep(values), y.shape, y.dtype)
+        saved = self.keep(tracked, len(nodes))(values)
+        return Node(self, params, tuple(nodes), saved, y.shape, y.dtype)
 
-    def plan(self, mask: int, count: int) -> Callable[[list[Any]], tuple[Any, ...]]:
-        """What to save of [inputs…, output, None] so that the tracked inputs' rules can run."""
+    def keep(self, tracked: int, count: int) -> Callable[[list[Any]], tuple[Any, ...]]:
+        """Picks out of [inputs…, output, None] what the rules of the tracked inputs read."""
+        mask = tracked | 1 << count  # the top bit tells calls of different lengths apart
+        known = self._keeps.get(mask)
+        if known is not None:
+            return known
         wanted: set[int] = set()
-        for k, reads in enumerate(self.reads):
-            if k < count and mask >> k & 1:
+        for k, reads in enumerate(self.reads[:count]):
+            if tracked >> k & 1:
                 wanted.update(count if i == OUTPUT else i for i in reads if i != REST)
                 if REST in reads:
                     wanted.update(range(len(self.inputs) - 1, count))
         picks = [i if i in wanted else count + 1 for i in range(count + 1)]
-        keep: Any = itemgetter(*picks) if wanted else _nothing
-        self.keeps[mask] = keep
-        return keep  # type: ignore[no-any-return]
+        pick: Any = itemgetter(*picks) if wanted else _nothing
+        self._keeps[mask] = pick
+        return pick  # type: ignore[no-any-return]
 
 
 def _nothing(values: list[Any]) -> tuple[Any, ...]:
     return ()
+
+
+# Operands that need no second look. Lists and the like become tensors, by the rules of asarray.
+_PLAIN = {*WEAK, np.ndarray}
+
+
+def _admit(x: Any) -> Any:
+    return functions.asarray(x)._data if isinstance(x, (list, tuple)) else x
+
+
+def _lived(x: Any) -> Any:
+    return Tensor(concrete(x._data), x._node) if type(x) is Tensor else x
 
 
 def _evaluate(op: Op, values: list[Any], params: dict[str, Any]) -> Any:
@@ -210,24 +226,23 @@ def _bind_dual(op: Op, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
             state.special = True
     primals = [Tensor(x._data.primal, x._node) if _level(x) == level else x for x in xs]
     tangents = [x._data.tangent if _level(x) == level else None for x in xs]
+    y = op(*primals, **params)
     if op.jvp is None:
-        return op(*primals, **params)
-    with grad_mode(False):
-        y = op(*primals, **params)._data
-    node = None
-    nodes = [x._node if type(x) is Tensor else None for x in xs]
-    tracked = sum(1 << i for i, input_node in enumerate(nodes) if input_node is not None)
-    if tracked and state.grad and op.rules is not None:
-        values = [x._data if type(x) is Tensor else x for x in xs]
-        node = op.record(nodes, values, y, params, tracked)
-    tangent = op.jvp(tangents, Tensor(y, node), primals, params)
+        return y
+    with np.errstate(all="ignore"):  # infinite slopes are no accident here, as in backward
+        tangent = op.jvp(tangents, y, primals, params)
     if tangent is None:
-        return Tensor(y, node)
+        return y
     if tangent.shape != y.shape:
         tangent = functions.broadcast_to(tangent, y.shape)
-    dual = Dual(level, y, tangent)
-    if node is not None:  # backward below this level must see the output's tangent too
-        node.saved = Tangled([dual if v is y else v for v in node.saved or ()])
+    if tangent.dtype != y.dtype:
+        tangent = functions.astype(tangent, y.dtype)
+    dual = Dual(level, y._data, tangent)
+    node = y._node
+    if node is not None:  # a backward pass inside this level must see the tangents too
+        values = [x._data if type(x) is Tensor else x for x in xs]
+        tracked = sum(1 << i for i, parent in enumerate(node.parents) if parent is not None)
+        node.saved = Tangled(op.keep(tracked, len(xs))([*values, dual, None]))
     return Tensor(dual, node)
 
 

@@ -8,6 +8,8 @@ parameters.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from gpugrad.late import ops
 
 # rule(g, saved, like, params) -> cotangent of one input; saved is (inputs…, output)
@@ -121,7 +123,12 @@ def _from_partial(
 
     def scaled_or_zero(g: Any, *values: Any, **params: Any) -> Any:
         factor = d(*values, **params)
-        return g * factor if type(factor) in (int, float) else ops.where(g == 0, 0, g * factor)
+        product = g * factor
+        if type(factor) in (int, float):
+            return product
+        if type(product) is np.ndarray and np.isfinite(product.sum()):
+            return product  # one cheap look instead of two more arrays
+        return ops.where(g == 0, 0, product)
 
     return reading(scaled_or_zero if singular else scaled, args, keys, inputs)
 

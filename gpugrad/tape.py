@@ -3,6 +3,7 @@
 No recursion, neither to run nor to free: a graph of a million ops is an ordinary case.
 """
 
+import threading
 from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
@@ -40,7 +41,9 @@ def seed(name: str, root: Tensor, gradient: Any = None) -> Tensor:
             hint = f"{name}(gradient=...) of that shape, or reduce first: loss.sum().{name}()"
             raise GradientError(message(name, "only a scalar has one gradient", root.shape, hint))
         return functions.ones_like(root.detach())
-    cotangent = functions.asarray(gradient, device=root.device)
+    # Copied: it may become somebody's gradient as it is, and an array stays the caller's.
+    copy = None if isinstance(gradient, Tensor) else True
+    cotangent = functions.asarray(gradient, device=root.device, copy=copy)
     if cotangent.shape != root.shape:
         got = f"gradient: {cotangent.shape}, tensor: {root.shape}"
         raise ShapeError(message(name, "the gradient has the tensor's shape", got))
@@ -61,6 +64,8 @@ def reachable(
         node = stack.pop()
         if node.op is None or node in stop:
             continue
+        if node.saved is None:  # before anything is delivered
+            raise _freed(node)
         found.append(node)
         for parent in node.parents:
             if parent is None:
@@ -98,6 +103,7 @@ def gradients(
     nodes, uses = reachable([node for node, _ in seeds], targets)
     outer = any(n.op is None and n not in targets for n in uses)
     outer = outer or any(p is not None for n in targets for p in n.parents)
+    outer = outer or any(c._node is not None for _, c in seeds)
     needed = set(targets)
     for node in reversed(nodes):
         if any(p in needed for p in node.parents):
@@ -112,6 +118,9 @@ def gradients(
     tape = Pass(uses, targets, outer and state.grad, retain_graph or outer)
     tape.run([(node, c) for node, c in seeds if node in needed], nodes)
     return [tape.results.get(node) for node in wanted]
+
+
+_accumulating = threading.RLock()
 
 
 class Pass:
@@ -151,9 +160,7 @@ class Pass:
         """Send ``g`` through ``node`` to its parents."""
         if node.sink is not None:
             g = self.deliver(node, g)
-        saved = node.saved
-        if saved is None:
-            raise _freed(node)
+        saved: Any = node.saved
         if self.record:
             if saved:
                 saved = _as_tensors(node, saved)
@@ -231,7 +238,8 @@ class Pass:
         if node in self.targets:
             self.results[node] = value
         elif sink is not None and not self.targets:
-            sink.grad = value if sink.grad is None else sink.grad + value
+            with _accumulating:  # a leaf may be shared by passes of several threads
+                sink.grad = value if sink.grad is None else sink.grad + value
         return value if self.record else value._data
 
 

@@ -263,11 +263,18 @@ class Tensor(Operators):
         return bool(self.item())
 
     def __index__(self) -> int:
-        return self.item().__index__()  # type: ignore[no-any-return]
+        if self.dtype.kind not in "iu":
+            raise DtypeError(message("index", "only integers are indices", self.dtype))
+        return int(self.item())
 
     def __dlpack__(self, **options: Any) -> Any:
-        self.numpy()  # refuses what is on the tape
-        return self._data.__dlpack__(**options)
+        host = self.numpy()  # refuses what is on the tape
+        if type(self._data) is not np.ndarray:
+            return self._data.__dlpack__(**options)
+        try:
+            return host.__dlpack__(**options)
+        except BufferError:  # an importer that knows no read-only memory gets memory of its own
+            return host.copy().__dlpack__(**options)
 
     def __dlpack_device__(self) -> Any:
         return concrete(self._data).__dlpack_device__()
@@ -366,10 +373,13 @@ class Tensor(Operators):
         return self
 
     def __copy__(self) -> "Tensor":
-        return self.__deepcopy__({})
+        copy = Tensor(self._data, self._node)
+        copy._leaf = self._leaf
+        return copy
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Tensor":
-        copy = Tensor(concrete(self._data))  # values are immutable: sharing one is a copy
+        array = concrete(self._data)
+        copy = memo[id(self)] = Tensor(backend.of(array).asarray(array, copy=True))
         copy.requires_grad = self._leaf is not None
         return copy
 
@@ -399,12 +409,15 @@ def _references(handle: Tensor) -> int:
 _ALONE = _references(Tensor(np.empty(1)))
 
 
-def sole_owner(handle: Tensor) -> bool:
-    """Whether nothing else (node, view, other handle, user) can see this handle's buffer."""
+def sole_owner(handle: Tensor, held: int = 0) -> bool:
+    """Whether nothing else (node, view, other handle, user) can see this handle's buffer.
+
+    ``held`` is how many references the caller itself has in its variables.
+    """
     data = handle._data
     if type(data) is Dual or data.base is not None or not data.flags.c_contiguous:
         return False
     if type(data) is _ndarray and not (data.flags.owndata and data.flags.writeable):
         return False
     del data
-    return _references(handle) <= _ALONE
+    return _references(handle) <= _ALONE + held

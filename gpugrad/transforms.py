@@ -17,8 +17,8 @@ from gpugrad.forward import push
 from gpugrad.late import functions
 from gpugrad.op import elementwise
 from gpugrad.tape import gradients, seed
-from gpugrad.tensor import Dual, Node, Tensor, grad_mode, leaf
-from gpugrad.tree import Rebuild, flatten
+from gpugrad.tensor import Dual, Node, Tensor, grad_mode, leaf, sole_owner
+from gpugrad.tree import Rebuild, flatten, match
 
 # Stands between an outer tape and an inner one: the same value under a node of its own.
 _boundary = elementwise("boundary", lambda xp, x: x, [1])
@@ -67,6 +67,8 @@ def value_and_grad(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0) ->
     def both(*args: Any, **kwargs: Any) -> Any:
         chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
         places = [_place("grad", i, args) for i in chosen]
+        if len(set(places)) != len(places):
+            raise GradientError(message("grad", "argnums names an argument twice", argnums))
         leaves, rebuild = flatten([args[i] for i in places])
         boxes = [_box("grad", x) for x in leaves]
         inner = list(args)
@@ -104,13 +106,11 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., tuple[
     boxes = [_box("vjp", x) for x in leaves]
     nodes = [_node(box) for box in boxes]
     with grad_mode(True):
-        out, rebuild_out = _outputs("vjp", f(*rebuild(boxes)))
+        value = f(*rebuild(boxes))
+    out, rebuild_out = _outputs("vjp", value)
 
     def pullback(cotangent: Any) -> tuple[Any, ...]:
-        given, _ = flatten(cotangent)
-        if len(given) != len(out):
-            rule = "a cotangent has the structure of the output"
-            raise ShapeError(message("vjp", rule, f"{len(given)} for {len(out)} outputs"))
+        given = _matched("vjp", "a cotangent has the structure of the output", value, cotangent)
         seeds = [
             (y._node, seed("vjp", y, g))
             for y, g in zip(out, given, strict=True)
@@ -141,10 +141,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
         hint = "gg.jvp(f, (x,), (dx,))"
         raise DtypeError(message("jvp", "primals and tangents are tuples", got, hint))
     leaves, rebuild = flatten(tuple(primals))
-    pushed, _ = flatten(tuple(tangents))
-    if len(pushed) != len(leaves):
-        got = f"{len(leaves)} primals, {len(pushed)} tangents"
-        raise ShapeError(message("jvp", "one tangent for each primal", got))
+    pushed = _matched("jvp", "tangents have the structure of the primals", primals, tangents)
     xs = [_lift("jvp", x) for x in leaves]
     dxs = [_tangent(dx, x) for dx, x in zip(pushed, xs, strict=True)]
     structure: list[Rebuild] = []
@@ -160,6 +157,13 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
 
 
 # In and out
+
+
+def _matched(name: str, rule: str, tree: Any, other: Any) -> list[Any]:
+    try:
+        return match(tree, other)
+    except ValueError as error:
+        raise ShapeError(message(name, rule, error)) from None
 
 
 def _place(name: str, i: int, args: tuple[Any, ...]) -> int:
@@ -254,16 +258,19 @@ def _like(x: Any, result: Tensor) -> Any:
         if not isinstance(x, np.ndarray):
             return result
         array = owner.to_numpy(array)
-    # Handed out for good: no read-only or overlapping view, nothing of ours behind it.
-    return array if array.base is None else backend.of(array).xp.array(array)
+    # Handed out for good: a writable array that nothing else, the tape above all, can see.
+    alone = array is result._data and sole_owner(result, held=1)
+    return array if alone else backend.of(array).xp.array(array)
 
 
 def _value_like(leaves: Sequence[Any], value: Tensor) -> Any:
-    """A function's value, as the kind of thing its arguments were."""
-    kinds = [x for x in leaves if isinstance(x, Tensor)] or list(leaves)
-    out = _like(kinds[0] if kinds else value, value) if _fits(kinds, value) else value
+    """A function's value as the kind of thing its arguments were: tensor, array or number."""
+    kinds = sorted(leaves, key=_precedence) or [value]
+    if type(kinds[0]) is float and value.shape:
+        return _like(np.empty(0), value)
+    out = _like(kinds[0], value)
     return out[()] if isinstance(out, np.ndarray) and out.ndim == 0 else out
 
 
-def _fits(kinds: Sequence[Any], value: Tensor) -> bool:
-    return not kinds or type(kinds[0]) is not float or not value.shape
+def _precedence(x: Any) -> int:
+    return 0 if isinstance(x, Tensor) else 2 if isinstance(x, (float, np.generic)) else 1

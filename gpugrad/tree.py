@@ -1,5 +1,6 @@
 """Nested lists, tuples and dicts of leaves, taken apart and put together. Imports nothing."""
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -24,11 +25,33 @@ def flatten(tree: Any) -> tuple[list[Any], Rebuild]:
     return leaves, rebuild
 
 
-def map_leaves(f: Callable[..., Any], tree: Any, *others: Any) -> Any:
-    """``f`` of each leaf, and of the leaves at the same place in ``others``."""
-    leaves, rebuild = flatten(tree)
-    rest = [flatten(other)[0] for other in others]
-    return rebuild(f(*group) for group in zip(leaves, *rest, strict=True))
+def match(tree: Any, other: Any) -> list[Any]:
+    """The leaves of ``other`` in the order of ``tree``: dicts by key, lists and tuples by place.
+
+    Raises ValueError where the structures differ, saying where.
+
+    >>> match({"a": 1, "b": 2}, {"b": 20, "a": 10})
+    [10, 20]
+    """
+    found: list[Any] = []
+    _match(tree, other, found, "")
+    return found
+
+
+def _match(tree: Any, other: Any, found: list[Any], path: str) -> None:
+    where = path or "at the top"
+    if isinstance(tree, dict):
+        if not isinstance(other, dict) or tree.keys() != other.keys():
+            raise ValueError(f"{where}: a dict with keys {sorted(map(str, tree))} is wanted")
+        for key, value in tree.items():
+            _match(value, other[key], found, f"{path}[{key!r}]")
+    elif isinstance(tree, (list, tuple)):
+        if not isinstance(other, (list, tuple)) or len(tree) != len(other):
+            raise ValueError(f"{where}: {len(tree)} entries are wanted")
+        for i, (value, given) in enumerate(zip(tree, other, strict=True)):
+            _match(value, given, found, f"{path}[{i}]")
+    elif tree is not None:
+        found.append(other)
 
 
 def _collect(tree: Any, leaves: list[Any]) -> None:
@@ -44,7 +67,10 @@ def _collect(tree: Any, leaves: list[Any]) -> None:
 
 def _rebuild(tree: Any, new: Any) -> Any:
     if isinstance(tree, dict):
-        return type(tree)((key, _rebuild(value, new)) for key, value in tree.items())
+        filled = copy.copy(tree)  # a defaultdict stays one
+        for key, value in tree.items():
+            filled[key] = _rebuild(value, new)
+        return filled
     if isinstance(tree, (list, tuple)):
         parts = [_rebuild(value, new) for value in tree]
         return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)

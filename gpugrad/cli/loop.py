@@ -124,7 +124,7 @@ class Loop:
         self.averaged.load_state_dict(new)
 
     def evaluate(self) -> Metrics:
-        """What ``averaged`` does on ``test``: ``loss`` and ``accuracy``, or ``loss, rmse, r2`` (R²).
+        """How ``averaged`` does on ``test``: ``loss`` and ``accuracy``, or ``loss``, ``rmse``, ``r2``.
 
         ``rmse = √mean((ŷ − y)²)`` in the units of the source; ``r2 = 1 − Σ(ŷ − y)²/Σ(y − ȳ)²``,
         averaged over the outputs, and left out when a target does not vary. Raises `Diverged` when

@@ -20,11 +20,11 @@ class UsageError(GpugradError):
 
 # Learning rates that train digits well; what an optimiser is called on the command line.
 OPTIMIZERS: dict[str, tuple[type[optim.Optimizer], dict[str, float]]] = {
-    "sgd": (optim.SGD, {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0}),
+    "sgd": (optim.SGD, {"lr": 0.3, "momentum": 0.9, "weight_decay": 0.0}),
     "adam": (optim.Adam, {"lr": 0.01, "weight_decay": 0.0}),
     "adamw": (optim.AdamW, {"lr": 0.01, "weight_decay": 0.01}),
-    "rmsprop": (optim.RMSprop, {"lr": 0.002, "weight_decay": 0.0}),
-    "adagrad": (optim.Adagrad, {"lr": 0.05, "weight_decay": 0.0}),
+    "rmsprop": (optim.RMSprop, {"lr": 0.005, "weight_decay": 0.0}),
+    "adagrad": (optim.Adagrad, {"lr": 0.1, "weight_decay": 0.0}),
 }
 
 # A resumed run may change these; ``data`` may have moved, and its contents are compared.

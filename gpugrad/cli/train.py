@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gpugrad import backend, io, nn
 from gpugrad.cli import checkpoint, prepare
 from gpugrad.cli import settings as types
@@ -54,13 +56,24 @@ def add(commands: Any) -> None:
     )
     model = parser.add_argument_group("model")
     model.add_argument("--hidden", type=types.widths, metavar="N,N", help="widths (128,64)")
-    model.add_argument("--activation", choices=sorted(nn.ACTIVATIONS), help="(sigmoid)")
+    activations = sorted(nn.ACTIVATIONS)
+    model.add_argument(
+        "--activation",
+        choices=activations,
+        metavar="NAME",
+        help=f"{', '.join(activations)} (sigmoid)",
+    )
     model.add_argument(
         "--dropout", type=types.below_one, metavar="P", help="(0.25 for classes, 0 for numbers)"
     )
     training = parser.add_argument_group("training")
-    training.add_argument("--optimizer", choices=sorted(OPTIMIZERS), help="(adam)")
     rates = ", ".join(f"{name} {options['lr']:g}" for name, (_, options) in OPTIMIZERS.items())
+    training.add_argument(
+        "--optimizer",
+        choices=list(OPTIMIZERS),
+        metavar="NAME",
+        help=f"{', '.join(OPTIMIZERS)} (adam)",
+    )
     training.add_argument("--lr", type=types.positive, help=f"learning rate ({rates})")
     training.add_argument("--momentum", type=types.below_one, metavar="M", help="of sgd (0.9)")
     training.add_argument(
@@ -153,7 +166,11 @@ def run(args: argparse.Namespace) -> int:
         print(*notes, sep="\n", file=stream, flush=True)
     started, interrupted = time.perf_counter(), 0
     try:
-        with stopping() as stop, reporter(stream, this.loop, args.quiet) as report:
+        with (
+            np.errstate(all="ignore"),  # Diverged says it better
+            stopping() as stop,
+            reporter(stream, this.loop, args.quiet) as report,
+        ):
             for position in this.loop:
                 report.update(this.loop)
                 if interrupted := stop.signal:

@@ -196,6 +196,10 @@ def setitem(x: Tensor, index: Any, value: Any) -> None:
     reuse = not state.special and sole_owner(x)
     if not isinstance(value, Tensor):
         value = asarray(value, device=x.device)
+    if not np.can_cast(value.dtype, x.dtype, "same_kind"):
+        got = f"{value.dtype} into {x.dtype}"
+        hint = f"x = x.astype({value.dtype}) before, or value.astype({x.dtype})"
+        raise DtypeError(message("setitem", "the value would lose its kind", got, hint))
     x._assign(ops.setitem(x, value, *indices, key=key, reuse=reuse))
 
 

@@ -1,7 +1,7 @@
 """Elementwise ops, each declared by its partial derivatives. Imports op and late only.
 
 Where a function has a corner the subgradient is written beside it. ``singular`` marks a partial
-that can be infinite.
+that can be infinite; there a cotangent of exactly 0 stays 0.
 """
 
 import math
@@ -21,7 +21,12 @@ def pick(c: Any, a: Any, b: Any) -> Any:
 
 add = elementwise("add", lambda xp, a, b: xp.add(a, b), [1, 1])
 sub = elementwise("subtract", lambda xp, a, b: xp.subtract(a, b), [1, -1])
-mul = elementwise("multiply", lambda xp, a, b: xp.multiply(a, b), [lambda b: b, lambda a: a])
+mul = elementwise(
+    "multiply",
+    lambda xp, a, b: xp.multiply(a, b),
+    [lambda b: b, lambda a: a],
+    singular=True,
+)
 div = elementwise(
     "divide",
     lambda xp, a, b: xp.true_divide(a, b),
@@ -31,7 +36,7 @@ div = elementwise(
 neg = elementwise("negative", lambda xp, x: xp.negative(x), [-1])
 positive = elementwise("positive", lambda xp, x: xp.positive(x), [1])
 reciprocal = elementwise("reciprocal", lambda xp, x: 1 / x, [lambda y: -y * y], singular=True)
-square = elementwise("square", lambda xp, x: xp.square(x), [lambda x: 2 * x])
+square = elementwise("square", lambda xp, x: xp.square(x), [lambda x: 2 * x], singular=True)
 power = elementwise(
     "pow",
     # The operator, not xp.power: NumPy squares and roots by shortcut only there.
@@ -69,8 +74,8 @@ def _dpow(a: Any, b: float) -> Any:
 
 # Exponentials and logarithms
 
-exp = elementwise("exp", lambda xp, x: xp.exp(x), [lambda y: y])
-expm1 = elementwise("expm1", lambda xp, x: xp.expm1(x), [lambda y: y + 1])
+exp = elementwise("exp", lambda xp, x: xp.exp(x), [lambda y: y], singular=True)
+expm1 = elementwise("expm1", lambda xp, x: xp.expm1(x), [lambda y: y + 1], singular=True)
 log = elementwise("log", lambda xp, x: xp.log(x), [lambda x: 1 / x], singular=True)
 log1p = elementwise("log1p", lambda xp, x: xp.log1p(x), [lambda x: 1 / (1 + x)], singular=True)
 log2 = elementwise("log2", lambda xp, x: xp.log2(x), [lambda x: 1 / math.log(2) / x], singular=True)
@@ -88,9 +93,9 @@ logaddexp = elementwise(
 
 sin = elementwise("sin", lambda xp, x: xp.sin(x), [lambda x: cos(x)])
 cos = elementwise("cos", lambda xp, x: xp.cos(x), [lambda x: -sin(x)])
-tan = elementwise("tan", lambda xp, x: xp.tan(x), [lambda y: 1 + y * y])
-sinh = elementwise("sinh", lambda xp, x: xp.sinh(x), [lambda x: cosh(x)])
-cosh = elementwise("cosh", lambda xp, x: xp.cosh(x), [lambda x: sinh(x)])
+tan = elementwise("tan", lambda xp, x: xp.tan(x), [lambda y: 1 + y * y], singular=True)
+sinh = elementwise("sinh", lambda xp, x: xp.sinh(x), [lambda x: cosh(x)], singular=True)
+cosh = elementwise("cosh", lambda xp, x: xp.cosh(x), [lambda x: sinh(x)], singular=True)
 tanh = elementwise("tanh", lambda xp, x: xp.tanh(x), [lambda y: 1 - y * y])
 asin = elementwise(
     "asin", lambda xp, x: xp.arcsin(x), [lambda x: 1 / sqrt(1 - x * x)], singular=True
@@ -203,15 +208,24 @@ def _dsilu(s: Any, y: Any) -> Any:
 
 
 _GELU = math.sqrt(2 / math.pi)
+
+
+def _gelu_tanh(xp: Any, x: Any) -> Any:
+    """tanh √(2/π)(x + 0.044715 x³); beyond ±10 it is ±1, and x³ would overflow half precision."""
+    x = xp.clip(x, -10, 10)
+    return xp.tanh(_GELU * (x + 0.044715 * x * x * x))
+
+
 gelu = elementwise(  # the tanh form: NumPy has no erf
     "gelu",
-    lambda xp, x: 0.5 * x * (1 + xp.tanh(_GELU * (x + 0.044715 * x * x * x))),
-    [lambda x: _dgelu(x, tanh(_GELU * (x + 0.044715 * x * x * x)))],
+    lambda xp, x: 0.5 * x * (1 + _gelu_tanh(xp, x)),
+    [lambda x: _dgelu(x, clip(x, -10, 10))],
 )
 
 
-def _dgelu(x: Any, t: Any) -> Any:
-    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * (_GELU * (1 + 3 * 0.044715 * x * x))
+def _dgelu(x: Any, c: Any) -> Any:
+    t = tanh(_GELU * (c + 0.044715 * c * c * c))
+    return 0.5 * (1 + t) + 0.5 * c * (1 - t * t) * (_GELU * (1 + 3 * 0.044715 * c * c))
 
 
 # max(z, 0) − z·t + log(1 + exp(−|z|)): no exp of a positive number, so nothing overflows

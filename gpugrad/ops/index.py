@@ -12,6 +12,7 @@ from gpugrad import backend
 from gpugrad.aval import Aval
 from gpugrad.errors import BoundsError, DtypeError, ShapeError, message
 from gpugrad.op import Op
+from gpugrad.ops.elementwise import where
 
 ARRAY = type("ARRAY", (), {"__repr__": lambda self: "ARRAY"})()
 
@@ -116,12 +117,15 @@ getitem = Op(
 
 
 def _scatter(xp: Any, g: Any, *indices: Any, key: Key, shape: Any) -> Any:
-    out = xp.zeros(shape, g.dtype)
     if not indices:
-        out[key] = g
-    else:  # an index that occurs twice receives twice
-        backend.kernels(xp).scatter_add(out, _checked(xp, out, key, indices), g)
-    return out
+        out = xp.zeros(shape, g.dtype)
+        out[_filled(key, ())] = g
+        return out
+    # An index that occurs twice receives twice; half precision would stop counting at 2048.
+    wide = np.float32 if g.dtype == np.float16 else g.dtype
+    out = xp.zeros(shape, wide)
+    backend.kernels(xp).scatter_add(out, _checked(xp, out, key, indices), g.astype(wide, copy=False))
+    return out.astype(g.dtype, copy=False)
 
 
 # Zeros of ``shape`` with g added at the index: the transpose of getitem.
@@ -162,15 +166,41 @@ def _setitem_tangent(dx: Any, dv: Any, x: Any, v: Any, xs: Any, *, key: Key) -> 
     return setitem(dx, 0 if dv is None else dv, *xs[2:], key=key, reuse=False)
 
 
-# x with v at the index. Where duplicate indices write different values the last one stays, and as
-# in NumPy which one is last is not promised; the gradient goes to every one of them.
+def _stays(xp: Any, *indices: Any, key: Key, shape: Any) -> Any:
+    """For each value written at the index, whether it is the last one written to its place."""
+    index = _filled(key, indices)
+    order = xp.full(shape, -1)
+    place = order[index]
+    numbers = xp.arange(place.size).reshape(place.shape)
+    order[index] = numbers
+    return order[index] == numbers
+
+
+stays = Op(
+    "stays",
+    _stays,
+    lambda *indices, key, shape: Aval(
+        _indexed(np.broadcast_to(0, shape), key, [np.zeros(i.shape, np.intp) for i in indices]).shape,
+        np.dtype(bool),
+    ),
+)
+
+
+def _written_cotangent(g: Any, indices: Any, key: Key) -> Any:
+    at_place = getitem(g, *indices, key=key)
+    if all(i.dtype == np.bool_ for i in indices):
+        return at_place
+    return where(stays(*indices, key=key, shape=g.shape), at_place, 0)
+
+
+# x with v at the index. Where an index occurs twice the last value stays, and has the gradient.
 setitem = Op(
     "setitem",
     _setitem,
     _setitem_aval,
     vjp=[
         lambda g, indices, *, key: setitem(g, 0, *indices, key=key, reuse=False),
-        lambda g, indices, *, key: getitem(g, *indices, key=key),
+        lambda g, indices, *, key: _written_cotangent(g, indices, key),
     ],
     jvp=_setitem_tangent,
 )

@@ -72,7 +72,7 @@ mean = Op(
     "mean",
     lambda xp, x, *, axis, keepdims: _accumulate(xp.mean, x, axis, keepdims),
     _keeps_dtype,
-    vjp=[lambda g, like, *, axis: _spread(g / _count(like.shape, axis), like.shape, axis)],
+    vjp=[lambda g, like, *, axis: _spread(g * (1 / _count(like.shape, axis)), like.shape, axis)],
     jvp="linear",
     kind="reduction",
 )
@@ -171,7 +171,9 @@ def _logsumexp(xp: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     top = xp.max(x, axis=axis, keepdims=True)
     top = xp.where(xp.isfinite(top), top, 0)
     with np.errstate(divide="ignore"):  # log 0 is -inf: the sum of no probability at all
-        y = xp.log(_accumulate(xp.sum, xp.exp(x - top), axis, True)) + top
+        wide = np.float32 if x.dtype == np.float16 else None
+        total = xp.sum(xp.exp(x - top), axis=axis, keepdims=True, dtype=wide)
+        y = (xp.log(total) + top).astype(x.dtype, copy=False)
     return y if keepdims else y.reshape(_reduced(x.shape, axis, False))
 
 
@@ -192,9 +194,15 @@ logsumexp = Op(
     kind="reduction",
 )
 
+def _running(accumulate: Any, x: Any, axis: int) -> Any:
+    if x.dtype == np.float16:
+        return accumulate(x, axis=axis, dtype=np.float32).astype(np.float16)
+    return accumulate(x, axis=axis)
+
+
 cumsum = Op(
     "cumsum",
-    lambda xp, x, *, axis: xp.cumsum(x, axis=axis),
+    lambda xp, x, *, axis: _running(xp.cumsum, x, axis),
     lambda x, *, axis: Aval(x.shape, np.empty(0, x.dtype).sum().dtype),
     vjp=[lambda g, *, axis: flip(cumsum(flip(g, axis=(axis,)), axis=axis), axis=(axis,))],
     jvp="linear",
