@@ -105,7 +105,7 @@ class Op:
                 if node is not None:
                     tracked |= bit
             else:
-                values.append(x if type(x) in _PLAIN else _admit(x))
+                values.append(x if type(x) in WEAK else _admit(x))
                 nodes.append(None)
             bit += bit
         if data is None:
@@ -164,12 +164,11 @@ def _nothing(values: list[Any]) -> tuple[Any, ...]:
     return ()
 
 
-# Operands that need no second look. Lists and the like become tensors, by the rules of asarray.
-_PLAIN = {*WEAK, np.ndarray}
-
-
 def _admit(x: Any) -> Any:
-    return functions.asarray(x)._data if isinstance(x, (list, tuple)) else x
+    """An operand that is neither tensor nor number: arrays as they are, lists by asarray's rules."""
+    if isinstance(x, (list, tuple)) or (type(x) is _ndarray and x.dtype.kind not in "biufc"):
+        return functions.asarray(x)._data
+    return x
 
 
 def _lived(x: Any) -> Any:
@@ -272,7 +271,12 @@ def elementwise(
     def aval(*avals: Aval, **params: Any) -> Aval:
         dtypes = tuple(a.dtype for a in avals)
         shape = broadcast(name, inputs, avals)
-        return Aval(shape, _dtype(forward, dtypes, tuple(params.items())))
+        try:
+            return Aval(shape, _dtype(forward, dtypes, tuple(params.items())))
+        except TypeError:
+            hint = "x.astype(...) to a dtype it is defined for"
+            rule = "not defined for these dtypes"
+            raise DtypeError(message(name, rule, listing(avals), hint)) from None
 
     op = Op(name, forward, aval, kind="elementwise")
     if partials is not None:

@@ -3,6 +3,7 @@
 Imports late and errors only: the ops are declared in layers above.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -35,6 +36,9 @@ class Operators:
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         return functions.array_ufunc(ufunc, method, inputs, options)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        return functions.array_function(func, args, kwargs)
 
     def __array_namespace__(self, *, api_version: str | None = None) -> Any:
         return functions.array_namespace(api_version)
@@ -202,7 +206,9 @@ class Operators:
         if value.dtype != self.dtype:
             if not np.can_cast(value.dtype, self.dtype, "same_kind"):
                 got = f"{self.dtype} becoming {value.dtype}"
-                raise DtypeError(message(symbol, "an in-place result keeps its kind of dtype", got))
+                hint = "x = x + y"
+                rule = "an in-place result keeps its kind of dtype"
+                raise DtypeError(message(symbol, rule, got, hint))
             value = functions.astype(value, self.dtype)
         return self._assign(value)
 
@@ -212,6 +218,10 @@ class Operators:
         return functions.getitem(self, index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        if sys.getrefcount(self) <= _TEMPORARY:
+            rule = "x[i][j] = v writes to x[i], a value of its own that nothing holds: no effect"
+            hint = "x[i, j] = v in one index, or y = x[i]; y[j] = v; x[i] = y"
+            raise GradientError(message("setitem", rule, hint=hint))
         functions.setitem(self, index, value)
 
     def __len__(self) -> int:
@@ -334,6 +344,30 @@ class Operators:
     def round(self) -> "Tensor":
         """See `gpugrad.round`."""
         return ops.round(self)
+
+
+class _Probe:
+    """Counts its references as ``Tensor.__setitem__`` would."""
+
+    count = 0
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        _Probe.count = sys.getrefcount(self)
+
+
+def _references_of_a_temporary() -> int:
+    """What getrefcount says inside ``__setitem__`` of a value no name holds; 0 if it cannot tell.
+
+    From Python 3.14 on a local name may lend its reference, and then both counts are equal.
+    """
+    _Probe()[0] = None
+    temporary = _Probe.count
+    named = _Probe()
+    named[0] = None
+    return temporary if temporary < _Probe.count else 0
+
+
+_TEMPORARY = _references_of_a_temporary()
 
 
 def _unpacked(args: tuple[Any, ...]) -> tuple[int, ...]:

@@ -29,6 +29,7 @@ class _State(threading.local):
     def __init__(self) -> None:
         self.grad = True
         self.levels: list[int] = []
+        self.transforms = 0  # functions being differentiated right now
         self.special = False  # some interpreter other than plain evaluation wants to see every op
 
 
@@ -247,14 +248,22 @@ class Tensor(Operators):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
+    def _number(self, kind: str) -> Any:
+        # math.sin(x) calls float(x): inside a differentiated function that would be a constant.
+        if state.transforms and (self._node is not None or type(self._data) is Dual):
+            rule = "a Python number has no derivative, so this would be silently zero"
+            hint = "the gg function instead of math's, or x.item() where a constant is meant"
+            raise GradientError(message(kind, rule, self, hint))
+        return self.item()
+
     def __float__(self) -> float:
-        return float(self.item())
+        return float(self._number("float"))
 
     def __int__(self) -> int:
-        return int(self.item())
+        return int(self._number("int"))
 
     def __complex__(self) -> complex:
-        return complex(self.item())
+        return complex(self._number("complex"))
 
     def __bool__(self) -> bool:
         if self.size != 1:
@@ -356,7 +365,8 @@ class Tensor(Operators):
 
         ``gradient`` is the cotangent, of this tensor's shape; a scalar needs none. The graph is
         freed as it is read unless ``retain_graph``; ``create_graph`` records the backward pass so
-        that it can be differentiated again.
+        that it can be differentiated again. The gradient then holds the graph that leads to its
+        leaf, a cycle: set ``x.grad = None`` when done, or use `gpugrad.grad`, which makes none.
         """
         functions.backward(self, gradient, retain_graph, create_graph)
 
@@ -373,8 +383,8 @@ class Tensor(Operators):
         return self
 
     def __copy__(self) -> "Tensor":
-        copy = Tensor(self._data, self._node)
-        copy._leaf = self._leaf
+        copy = Tensor(self._data, None if self.is_leaf else self._node)
+        copy.requires_grad |= self.requires_grad  # the copy of a leaf is a leaf of its own
         return copy
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Tensor":

@@ -5,7 +5,8 @@ floats (which count as float64) give floats. A result that itself still depends 
 differentiated stays a tensor, so that nothing is lost on the way out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -17,7 +18,7 @@ from gpugrad.forward import push
 from gpugrad.late import functions
 from gpugrad.op import elementwise
 from gpugrad.tape import gradients, seed
-from gpugrad.tensor import Dual, Node, Tensor, grad_mode, leaf, sole_owner
+from gpugrad.tensor import Dual, Node, Tensor, grad_mode, leaf, sole_owner, state
 from gpugrad.tree import Rebuild, flatten, match
 
 # Stands between an outer tape and an inner one: the same value under a node of its own.
@@ -75,7 +76,7 @@ def value_and_grad(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0) ->
         for i, box in zip(places, rebuild(boxes), strict=True):
             inner[i] = box
         nodes = [_node(box) for box in boxes]  # before f may write to its arguments
-        with grad_mode(True):
+        with _differentiating():
             out = f(*inner, **kwargs)
         _require_scalar("grad", out)
         found: Sequence[Tensor | None] = [None] * len(nodes)
@@ -105,7 +106,7 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., tuple[
     leaves, rebuild = flatten(primals)
     boxes = [_box("vjp", x) for x in leaves]
     nodes = [_node(box) for box in boxes]
-    with grad_mode(True):
+    with _differentiating():
         value = f(*rebuild(boxes))
     out, rebuild_out = _outputs("vjp", value)
 
@@ -147,7 +148,9 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     structure: list[Rebuild] = []
 
     def flat(*duals: Tensor) -> list[Tensor]:
-        out, rebuild_out = _outputs("jvp", f(*rebuild(duals)))
+        with _differentiating(grad=state.grad):
+            value = f(*rebuild(duals))
+        out, rebuild_out = _outputs("jvp", value)
         structure.append(rebuild_out)
         return out
 
@@ -157,6 +160,17 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
 
 
 # In and out
+
+
+@contextmanager
+def _differentiating(grad: bool = True) -> Iterator[None]:
+    """While the user's function runs: nothing may leave the tape unseen."""
+    state.transforms += 1
+    try:
+        with grad_mode(grad):
+            yield
+    finally:
+        state.transforms -= 1
 
 
 def _matched(name: str, rule: str, tree: Any, other: Any) -> list[Any]:

@@ -42,14 +42,16 @@ def _match(tree: Any, other: Any, found: list[Any], path: str) -> None:
     where = path or "at the top"
     if isinstance(tree, dict):
         if not isinstance(other, dict) or tree.keys() != other.keys():
-            raise ValueError(f"{where}: a dict with keys {sorted(map(str, tree))} is wanted")
+            keys = sorted(map(str, other)) if isinstance(other, dict) else type(other).__name__
+            raise ValueError(f"{where}: {keys} for a dict with keys {sorted(map(str, tree))}")
         for key, value in tree.items():
             _match(value, other[key], found, f"{path}[{key!r}]")
     elif isinstance(tree, (list, tuple)):
         if not isinstance(other, (list, tuple)) or len(tree) != len(other):
-            raise ValueError(f"{where}: {len(tree)} entries are wanted")
-        for i, (value, given) in enumerate(zip(tree, other, strict=True)):
-            _match(value, given, found, f"{path}[{i}]")
+            given = len(other) if isinstance(other, (list, tuple)) else type(other).__name__
+            raise ValueError(f"{where}: {given} for {len(tree)} entries")
+        for i, (value, part) in enumerate(zip(tree, other, strict=True)):
+            _match(value, part, found, f"{path}[{i}]")
     elif tree is not None:
         found.append(other)
 

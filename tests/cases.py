@@ -12,6 +12,7 @@ import numpy as np
 
 import gpugrad as gg
 from gpugrad.late import ops
+from gpugrad.ops.index import ARRAY
 
 rng = np.random.default_rng(7)
 
@@ -156,6 +157,7 @@ WITHOUT_DERIVATIVE = {
     "rmsprop",
     "sgd",
     "sgd_momentum",
+    "stays",
     *(name for name, op in vars(ops).items() if op.kind == "elementwise" and op.rules is None),
 }
 
@@ -503,6 +505,12 @@ case(
     lambda x: np.take(x, rows, 1),
     real(2, 3),
     note="take-",
+)
+case(
+    "stays",
+    lambda i: ops.stays(i, key=(ARRAY,), shape=(4,)),
+    lambda i: np.array([False, True, False, True]),
+    np.array([1, 0, 1, 1]),
 )
 case(
     "one_hot",

@@ -124,11 +124,11 @@ class Loop:
         self.averaged.load_state_dict(new)
 
     def evaluate(self) -> Metrics:
-        """How ``averaged`` does on ``test``: ``loss`` and ``accuracy``, or ``loss``, ``rmse``, ``r2``.
+        """What ``averaged`` reaches on ``test``: loss and accuracy, or loss, rmse and r2.
 
-        ``rmse = √mean((ŷ − y)²)`` in the units of the source; ``r2 = 1 − Σ(ŷ − y)²/Σ(y − ȳ)²``,
-        averaged over the outputs, and left out when a target does not vary. Raises `Diverged` when
-        the loss is not finite.
+        ``rmse = √mean((ŷ − y)²)`` is in the units of the source; ``r2 = 1 − Σ(ŷ − y)²/Σ(y − ȳ)²``
+        is averaged over the outputs, and left out when a target does not vary. Raises `Diverged`
+        when the loss is not finite.
         """
         y = self.test.y
         outputs = predict(self.averaged, self.test.x, self.device)

@@ -55,8 +55,8 @@ class Settings:
     def fresh(cls, given: Mapping[str, Any], data: Dataset) -> "Settings":
         """The given options, completed for ``data``.
 
-        Without ``epochs`` about 250,000 rows are seen, in 10 to 500 epochs; without ``dropout`` it
-        is 0.25 for classes and 0 for regression. Raises UsageError for a momentum outside sgd.
+        Without ``epochs`` about 250,000 rows are seen, in 10 to 200 epochs; without ``dropout`` it
+        is 0.25 for classes and 0.1 for regression. Raises UsageError for a momentum outside sgd.
         """
         optimizer = given.get("optimizer", "adam")
         defaults: dict[str, Any] = {
@@ -65,12 +65,12 @@ class Settings:
             "test_fraction": 0.2,
             "hidden": (128, 64),
             "activation": "sigmoid",
-            "dropout": 0.25 if data.classes else 0.0,
+            "dropout": 0.25 if data.classes else 0.1,
             "optimizer": optimizer,
             "momentum": None,
             "average": 0.9,
             "batch_size": 64,
-            "epochs": min(max(round(25_000 / len(data)) * 10, 10), 500),
+            "epochs": min(max(round(25_000 / len(data)) * 10, 10), 200),
             "seed": 0,
             "device": "auto",
             **OPTIMIZERS[optimizer][1],

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from gpugrad.cli import checkpoint, prepare
 from gpugrad.cli import settings as types
 from gpugrad.cli.checkpoint import Checkpoint
 from gpugrad.cli.loop import Diverged, Loop, Metrics
-from gpugrad.cli.report import label, reporter, value_text
+from gpugrad.cli.report import Reporter, label, reporter, value_text
 from gpugrad.cli.settings import OPTIMIZERS, Settings, UsageError
 from gpugrad.data import Scaler
 from gpugrad.errors import CheckpointError, message
@@ -64,7 +64,7 @@ def add(commands: Any) -> None:
         help=f"{', '.join(activations)} (sigmoid)",
     )
     model.add_argument(
-        "--dropout", type=types.below_one, metavar="P", help="(0.25 for classes, 0 for numbers)"
+        "--dropout", type=types.below_one, metavar="P", help="(0.25 for classes, 0.1 for numbers)"
     )
     training = parser.add_argument_group("training")
     rates = ", ".join(f"{name} {options['lr']:g}" for name, (_, options) in OPTIMIZERS.items())
@@ -90,7 +90,7 @@ def add(commands: Any) -> None:
         "--epochs",
         type=types.count,
         metavar="N",
-        help="in all, counting those before --resume (enough to see 250,000 rows, 10 to 500)",
+        help="in all, counting those before --resume (enough to see 250,000 rows, 10 to 200)",
     )
     training.add_argument("--seed", type=types.seed, metavar="N", help="(0)")
     training.add_argument("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N (auto)")
@@ -141,8 +141,6 @@ class Run:
 def run(args: argparse.Namespace) -> int:
     """Train as the arguments say; the exit code."""
     given = {f.name: getattr(args, f.name) for f in fields(Settings) if hasattr(args, f.name)}
-    if "data" in given:
-        given["data"] = os.path.abspath(given["data"])
     place = args.out or f"runs/{prepare.name_of(given.get('data'))}"
     source, saved = None, None
     if args.resume is not None:
@@ -151,37 +149,17 @@ def run(args: argparse.Namespace) -> int:
         place = args.out or str(source)
     this = build(given, source, saved, checkpoint.path_of(place))
     stream = sys.stderr if args.json else sys.stdout
-    notes = [_headline(this)]
-    finished = this.loop.position.epoch >= this.settings.epochs
-    if finished:
-        notes.append(
-            f"already trained for {this.loop.position.epoch} epochs; --epochs asks for more"
-        )
-    if not finished or this.path != source:
-        # Saved before the first batch too: what cannot be written shows now, and not after an hour.
-        if kept := _open_place(this.path, resuming=this.path == source):
-            notes.append(f"the checkpoint of an earlier run is now {kept}")
-        this.save()
-    if not args.quiet:
-        print(*notes, sep="\n", file=stream, flush=True)
-    started, interrupted = time.perf_counter(), 0
     try:
-        with (
-            np.errstate(all="ignore"),  # Diverged says it better
-            stopping() as stop,
-            reporter(stream, this.loop, args.quiet) as report,
-        ):
-            for position in this.loop:
-                report.update(this.loop)
-                if interrupted := stop.signal:
-                    break
-                pause = SAVE_BATCHES_S if position.batch else SAVE_EPOCHS_S
-                if time.perf_counter() - this.saved_at > pause:
-                    this.save()
+        # Diverged says more than NumPy's warnings.
+        with stopping() as stop, np.errstate(all="ignore"):
+            notes = [_headline(this), *_open(this, source)]
+            if not args.quiet:
+                print(*notes, sep="\n", file=stream, flush=True)
+            started = time.perf_counter()
+            with reporter(stream, this.loop, args.quiet) as report:
+                interrupted = train(this, stop, report)
             seconds = time.perf_counter() - started
-            if this.loop.samples:
-                this.save()
-        test = {} if interrupted else this.loop.evaluate()
+            test = {} if interrupted else this.loop.evaluate()
     except Diverged as error:
         where = f"epoch {error.epoch + 1}, batch {error.batch + 1}"
         print(
@@ -191,11 +169,23 @@ def run(args: argparse.Namespace) -> int:
         )
         return 1
     result = summary(this, test, seconds, bool(interrupted))
-    if args.json:
-        print(json.dumps(result), flush=True)
-    else:
-        print(_ending(this, result), flush=True)
+    print(json.dumps(result) if args.json else _ending(this, result), flush=True)
     return 128 + interrupted if interrupted else 0
+
+
+def train(run: Run, stop: "Stop", report: Reporter) -> int:
+    """Train to the end or a signal, saving on the way and at the end; the signal, or 0."""
+    interrupted = 0
+    for position in run.loop:
+        report.update(run.loop)
+        if interrupted := stop.signal:
+            break
+        pause = SAVE_BATCHES_S if position.batch else SAVE_EPOCHS_S
+        if time.perf_counter() - run.saved_at > pause:
+            run.save()
+    if run.loop.samples:
+        run.save()
+    return interrupted
 
 
 def build(
@@ -218,6 +208,8 @@ def build(
         raise CheckpointError(message("train", rule, _size(data), hint))
     if saved is None:
         settings = Settings.fresh(given, dataset)
+    if settings.data is not None:  # a resumed run may start in another folder
+        settings = replace(settings, data=os.path.abspath(settings.data))
     train, test = dataset.split(settings.test_fraction, settings.seed)
     table = settings.data is not None and settings.data.lower().endswith((".csv", ".csv.gz"))
     scalers = prepare.fit_scalers(train, table) if saved is None else saved.scalers
@@ -283,16 +275,33 @@ def _device(name: str) -> str:
     return name
 
 
-def _open_place(path: Path, resuming: bool) -> Path | None:
-    """Make the folder, and keep what an earlier run left there; where it is kept, if anywhere."""
+def _open(run: Run, source: Path | None) -> list[str]:
+    """Write the first checkpoint, so that what cannot be written shows now; what there is to say."""
+    notes = []
+    if finished := run.loop.position.epoch >= run.settings.epochs:
+        epochs = run.loop.position.epoch
+        notes.append(f"already trained for {epochs} epochs; a higher --epochs goes on")
+    if run.path != source:
+        _make_folder(run.path)
+        if run.path.exists():
+            notes.append(f"the checkpoint of an earlier run is now {_set_aside(run.path)}")
+    if run.path != source or not finished:
+        run.save()
+    return notes
+
+
+def _make_folder(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         rule = f"the folder of {path} cannot be made"
-        hint = "another --out"
-        raise CheckpointError(message("train", rule, error.strerror or error, hint)) from error
-    if resuming or not path.exists():
-        return None
+        raise CheckpointError(
+            message("train", rule, error.strerror or error, "another --out")
+        ) from error
+
+
+def _set_aside(path: Path) -> Path:
+    """Copy the checkpoint at ``path`` to a second name; a file of another kind is left alone."""
     try:
         checkpoint.read(path)
     except CheckpointError as error:
@@ -332,7 +341,7 @@ def stopping() -> Iterator[Stop]:
 def _invocation() -> list[str]:
     """How this command was called, so that what is printed can be pasted."""
     called = Path(sys.argv[0])
-    if called.name == "__main__.py":
+    if called.parts[-2:] == ("gpugrad", "__main__.py"):
         return [sys.executable, "-m", "gpugrad"]
     found = shutil.which("gpugrad")
     if called.stem == "gpugrad" and not (found and os.path.samefile(found, called)):

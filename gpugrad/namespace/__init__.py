@@ -15,5 +15,6 @@ for _module in (array, constants, creation, elementwise):
 
 _functions.getitem = array.getitem
 _functions.setitem = array.setitem
+_functions.array_function = protocols.array_function
 _functions.array_ufunc = protocols.array_ufunc
 _functions.array_namespace = protocols.array_namespace

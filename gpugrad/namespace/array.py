@@ -157,7 +157,8 @@ def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
     for x in xs:
         if x.ndim != xs[0].ndim:
             got = [x.shape for x in xs]
-            raise ShapeError(message("concat", "all arrays need as many axes", got))
+            hint = "expand_dims(...) on those with fewer"
+            raise ShapeError(message("concat", "all arrays need as many axes", got, hint))
         offsets.append(offsets[-1] + x.shape[axis])
     return ops.concat(*xs, axis=axis, offsets=tuple(offsets))
 
@@ -172,7 +173,8 @@ def stack(arrays: Sequence[Any], /, *, axis: int = 0) -> Tensor:
     xs = [asarray(a) for a in arrays]
     if len({x.shape for x in xs}) != 1:
         got = [x.shape for x in xs]
-        raise ShapeError(message("stack", "all shapes must be equal", got))
+        hint = "concat(...) for arrays of different sizes"
+        raise ShapeError(message("stack", "all shapes must be equal", got, hint))
     axis = normalize_axis("stack", axis, xs[0].ndim + 1)
     return concat([expand_dims(x, axis=axis) for x in xs], axis=axis)
 

@@ -85,7 +85,7 @@ def _indexed_sizes(shape: Any, key: Key, indices: Any) -> list[int]:
 def _index_aval(x: Aval, *indices: Aval, key: Key) -> Aval:
     if any(i.dtype == bool for i in indices):
         rule = "the shape of a boolean selection depends on its values"
-        raise ShapeError(message("getitem", rule, hint="gg.where(mask, x, 0)"))
+        raise ShapeError(message("index", rule, hint="gg.where(mask, x, 0)"))
     arrays = [np.zeros(i.shape, np.intp) for i in indices]
     shape = _indexed(np.broadcast_to(np.empty((), x.dtype), x.shape), key, arrays).shape
     return Aval(shape, x.dtype)
@@ -95,7 +95,12 @@ def _indexed(x: Any, key: Key, indices: Any) -> Any:
     try:
         return x[_filled(key, indices)]
     except IndexError as error:
-        raise BoundsError(message("index", str(error), f"an array of shape {x.shape}")) from None
+        raise _outside(error, x.shape) from None
+
+
+def _outside(error: IndexError, shape: Any) -> BoundsError:
+    hint = "as many indices as axes, each within its axis, and masks of the array's shape"
+    return BoundsError(message("index", str(error), f"an array of shape {shape}", hint))
 
 
 def _getitem(xp: Any, x: Any, *indices: Any, key: Key) -> Any:
@@ -103,7 +108,7 @@ def _getitem(xp: Any, x: Any, *indices: Any, key: Key) -> Any:
     try:
         return x[index]
     except IndexError as error:
-        raise BoundsError(message("index", str(error), f"an array of shape {x.shape}")) from None
+        raise _outside(error, x.shape) from None
 
 
 getitem = Op(
@@ -140,11 +145,11 @@ scatter = Op(
 
 def _setitem(xp: Any, x: Any, v: Any, *indices: Any, key: Key, reuse: bool) -> Any:
     index = _checked(xp, x, key, indices)
-    out = x if reuse else x.copy()
+    out = x if reuse else xp.array(x)  # (a bare 0-d value may be a NumPy scalar)
     try:
         out[index] = v
     except IndexError as error:
-        raise BoundsError(message("index", str(error), f"an array of shape {x.shape}")) from None
+        raise _outside(error, x.shape) from None
     return out
 
 
@@ -157,7 +162,8 @@ def _setitem_aval(x: Aval, v: Aval, *indices: Aval, key: Key, reuse: bool) -> Av
             fits = False
         if not fits:
             got = f"a value of shape {v.shape} for a place of shape {place}"
-            raise ShapeError(message("setitem", "the value must broadcast to its place", got))
+            hint = "a value of that shape, or sizes of 1 where it repeats"
+            raise ShapeError(message("setitem", "the value must broadcast to its place", got, hint))
     return x
 
 

@@ -68,11 +68,22 @@ sum_ = Op(
     kind="reduction",
 )
 
+def _mean(xp: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    if _count(x.shape, axis):
+        return _accumulate(xp.mean, x, axis, keepdims)
+    return xp.full(_reduced(x.shape, axis, keepdims), xp.nan, x.dtype)  # NumPy would also warn
+
+
+def _mean_cotangent(g: Any, shape: Shape, axis: tuple[int, ...]) -> Any:
+    # Not g / n: n may be beyond half precision, 1/n is not.
+    return _spread(g * (1 / max(1, _count(shape, axis))), shape, axis)
+
+
 mean = Op(
     "mean",
-    lambda xp, x, *, axis, keepdims: _accumulate(xp.mean, x, axis, keepdims),
+    lambda xp, x, *, axis, keepdims: _mean(xp, x, axis, keepdims),
     _keeps_dtype,
-    vjp=[lambda g, like, *, axis: _spread(g * (1 / _count(like.shape, axis)), like.shape, axis)],
+    vjp=[lambda g, like, *, axis: _mean_cotangent(g, like.shape, axis)],
     jvp="linear",
     kind="reduction",
 )

@@ -18,13 +18,16 @@ def _reshape_aval(x: Aval, *, shape: tuple[int, ...]) -> Aval:
     known = math.prod(d for d in shape if d != -1)
     holes = shape.count(-1)
     if holes > 1 or min(shape, default=0) < -1:
-        raise ShapeError(message("reshape", "sizes are ≥ 0, at most one of them -1", shape))
+        hint = "-1 for the one size to be worked out"
+        raise ShapeError(message("reshape", "sizes are ≥ 0, at most one of them -1", shape, hint))
     if holes and (not known or x.size % known):
-        raise ShapeError(message("reshape", "no size fits the -1", f"{x.shape} to {shape}"))
+        hint = f"sizes whose product divides {x.size}"
+        raise ShapeError(message("reshape", "no size fits the -1", f"{x.shape} to {shape}", hint))
     shape = tuple(x.size // known if d == -1 else d for d in shape)
     if math.prod(shape) != x.size:
         got = f"{x.shape} ({x.size} values) to {shape} ({math.prod(shape)})"
-        raise ShapeError(message("reshape", "the number of values must not change", got))
+        hint = "-1 for one size"
+        raise ShapeError(message("reshape", "the number of values must not change", got, hint))
     return Aval(shape, x.dtype)
 
 
@@ -44,7 +47,8 @@ def _broadcast_aval(x: Aval, *, shape: tuple[int, ...]) -> Aval:
     )
     if not fits:
         rule = "each size must be equal, or 1 in the input"
-        raise ShapeError(message("broadcast_to", rule, f"{x.shape} to {shape}"))
+        hint = "expand_dims or reshape first"
+        raise ShapeError(message("broadcast_to", rule, f"{x.shape} to {shape}", hint))
     return Aval(shape, x.dtype)
 
 
@@ -91,7 +95,8 @@ def _concat_aval(*xs: Aval, axis: int, offsets: tuple[int, ...]) -> Aval:
     rest = {x.shape[:axis] + x.shape[axis + 1 :] for x in xs}
     if len(rest) != 1:
         got = ", ".join(str(x.shape) for x in xs)
-        raise ShapeError(message("concat", f"all axes but axis {axis} must be equal", got))
+        hint = "another axis, or stack(...) for a new one"
+        raise ShapeError(message("concat", f"all axes but axis {axis} must be equal", got, hint))
     shape = (*xs[0].shape[:axis], offsets[-1], *xs[0].shape[axis + 1 :])
     return Aval(shape, promote("concat", xs))
 
