@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from gpugrad import config, errors, fuse, namespace, nn, ops, optim, random, tape
 from gpugrad.backend import cuda_available
+from gpugrad.function import Function, checkpoint
 from gpugrad.namespace import *  # noqa: F403
 from gpugrad.tensor import Tensor, enable_grad, is_grad_enabled, no_grad
-from gpugrad.transforms import grad, jvp, value_and_grad, vjp
+from gpugrad.transforms import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 
 if TYPE_CHECKING:
     from gpugrad import data, io, testing
@@ -20,15 +21,20 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Function",
     "Tensor",
+    "checkpoint",
     "config",
     "cuda_available",
     "data",
     "enable_grad",
     "errors",
     "grad",
+    "hessian",
+    "hvp",
     "io",
     "is_grad_enabled",
+    "jacobian",
     "jvp",
     "nn",
     "no_grad",

@@ -25,7 +25,7 @@ from gpugrad.rules import (
     names,
     reading,
 )
-from gpugrad.tensor import Dual, Node, Tangled, Tensor, concrete, state
+from gpugrad.tensor import Dual, Node, Tangled, Tensor, concrete, parts, state
 
 _ndarray = np.ndarray
 
@@ -91,7 +91,7 @@ class Op:
         once and runs on either.
         """
         if state.special:
-            return _bind_dual(self, xs, params)
+            return _bind_special(self, xs, params)
         values = []
         nodes = []
         data = None
@@ -121,7 +121,10 @@ class Op:
             raise _explain(self, values, params, error) from error
         if type(y) is not _ndarray:
             if type(y) is tuple:
-                return tuple([Tensor(part) for part in y])
+                y = tuple([np.asarray(part) if isinstance(part, np.generic) else part for part in y])
+                recorded = tracked and state.grad and self.rules is not None
+                node = self.record(nodes, values, y, params, tracked) if recorded else None
+                return parts(y, node)
             if isinstance(y, np.generic):  # NumPy's 0-d results; a Tensor holds arrays only
                 y = np.asarray(y)
         if tracked and state.grad and self.rules is not None:
@@ -140,6 +143,9 @@ class Op:
         values.append(y)
         values.append(None)
         saved = self.keep(tracked, len(nodes))(values)
+        if type(y) is tuple:
+            shapes, dtypes = tuple([p.shape for p in y]), tuple([p.dtype for p in y])
+            return Node(self, params, tuple(nodes), saved, shapes, dtypes)
         return Node(self, params, tuple(nodes), saved, y.shape, y.dtype)
 
     def keep(self, tracked: int, count: int) -> Callable[[list[Any]], tuple[Any, ...]]:
@@ -214,15 +220,18 @@ def _is_array(value: Any) -> bool:
 # Forward mode
 
 
-def _bind_dual(op: Op, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
+def _bind_special(op: Op, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
     """Strip the innermost level, run the op below it, and push the tangents through ``op.jvp``."""
     level = max([x._data.level for x in xs if _level(x) >= 0], default=-1)
     if level < 0:
         state.special = False
         try:
-            return op(*xs, **params)
+            y = op(*xs, **params)
         finally:
             state.special = True
+        for watcher in state.watchers:
+            watcher(op, xs, y)
+        return y
     primals = [Tensor(x._data.primal, x._node) if _level(x) == level else x for x in xs]
     tangents = [x._data.tangent if _level(x) == level else None for x in xs]
     y = op(*primals, **params)
@@ -232,17 +241,27 @@ def _bind_dual(op: Op, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
         tangent = op.jvp(tangents, y, primals, params)
     if tangent is None:
         return y
+    if type(y) is tuple:
+        duals: Any = tuple([_dual(level, p, t) for p, t in zip(y, tangent, strict=True)])
+        node = next((p._node.parents[0] for p in y if p._node is not None), None)
+    else:
+        duals, node = _dual(level, y, tangent), y._node
+    if node is not None:  # a backward pass inside this level must see the tangents too
+        values = [x._data if type(x) is Tensor else x for x in xs]
+        tracked = sum(1 << i for i, parent in enumerate(node.parents) if parent is not None)
+        node.saved = Tangled(op.keep(tracked, len(xs))([*values, duals, None]))
+    return parts(duals, node) if type(duals) is tuple else Tensor(duals, node)
+
+
+def _dual(level: int, y: Tensor, tangent: Tensor | None) -> Any:
+    """The value of ``y`` with its tangent, which has its shape and dtype."""
+    if tangent is None:
+        return y._data
     if tangent.shape != y.shape:
         tangent = functions.broadcast_to(tangent, y.shape)
     if tangent.dtype != y.dtype:
         tangent = functions.astype(tangent, y.dtype)
-    dual = Dual(level, y._data, tangent)
-    node = y._node
-    if node is not None:  # a backward pass inside this level must see the tangents too
-        values = [x._data if type(x) is Tensor else x for x in xs]
-        tracked = sum(1 << i for i, parent in enumerate(node.parents) if parent is not None)
-        node.saved = Tangled(op.keep(tracked, len(xs))([*values, dual, None]))
-    return Tensor(dual, node)
+    return Dual(level, y._data, tangent)
 
 
 def _level(x: Any) -> int:

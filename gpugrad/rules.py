@@ -79,6 +79,13 @@ def reading(
     return rule, reads
 
 
+class Joint:
+    """One rule ``(g, saved, node) -> cotangents`` that serves all inputs in one call."""
+
+    def __init__(self, rule: Callable[..., Sequence[Any]]) -> None:
+        self.rule = rule
+
+
 class EveryInput:
     """One rule ``(g, index, **params)`` for all inputs of a variadic op, indexed like a list."""
 

@@ -14,7 +14,8 @@ from gpugrad.aval import Shape
 from gpugrad.config import flags
 from gpugrad.errors import GradientError, ShapeError, message
 from gpugrad.late import functions, ops
-from gpugrad.tensor import Node, Tangled, Tensor, concrete, grad_mode, live, state
+from gpugrad.rules import Joint
+from gpugrad.tensor import PART, Node, Tangled, Tensor, concrete, grad_mode, live, parts, state
 
 Cotangent = Any  # a bare array, or a Tensor while the pass itself is being recorded
 
@@ -160,25 +161,53 @@ class Pass:
         """Send ``g`` through ``node`` to its parents."""
         if node.sink is not None:
             g = self.deliver(node, g)
+        if node.op is PART:
+            self.gather(node, g)
+            return
+        if type(g) is dict:
+            g = self.all_parts(node, g)
         saved: Any = node.saved
         if self.record:
             if saved:
                 saved = _as_tensors(node, saved)
         else:
             if type(saved) is Tangled:  # no forward pass is open: its tangents are of no use now
-                saved = node.saved = tuple([concrete(value) for value in saved])
+                saved = node.saved = tuple([_off(value) for value in saved])
             if node.op.fusions and flags.fuse and self.fused(node, g):
                 return
         rules = node.op.rules
-        params = node.params
         uses = self.uses
-        for i, parent in enumerate(node.parents):
-            if parent is not None and parent in uses:
-                rule = rules[i]
-                if rule is not None:
-                    self.receive(parent, rule(g, saved, parent, params))
+        if type(rules) is Joint:
+            for parent, c in zip(node.parents, rules.rule(g, saved, node), strict=True):
+                if parent is not None and parent in uses and c is not None:
+                    self.receive(parent, c if self.record or type(c) is not Tensor else c._data)
+        else:
+            params = node.params
+            for i, parent in enumerate(node.parents):
+                if parent is not None and parent in uses:
+                    rule = rules[i]
+                    if rule is not None:
+                        self.receive(parent, rule(g, saved, parent, params))
         if saved and not self.retain:
             node.saved = None
+
+    def gather(self, node: Node, g: Cotangent) -> None:
+        """Keep the cotangent of one output until those of its siblings have come."""
+        (parent,) = node.parents
+        if parent in self.uses:
+            self.cotangents.setdefault(parent, {})[node.params["index"]] = g
+
+    def all_parts(self, node: Node, given: dict[int, Cotangent]) -> tuple[Cotangent, ...]:
+        """A cotangent for every output of an op with several; zeros where none came."""
+        some = next(iter(given.values()))
+        xp = backend.of(concrete(some._data if type(some) is Tensor else some)).xp
+        zeros = [xp.zeros(s, d) for s, d in zip(node.shape, node.dtype, strict=True)]
+        return tuple(
+            [
+                given[i] if i in given else Tensor(zero) if self.record else zero
+                for i, zero in enumerate(zeros)
+            ]
+        )
 
     def fused(self, node: Node, g: Cotangent) -> bool:
         """Run the first row of the fusion table that matches at ``node``, if one does."""
@@ -256,10 +285,19 @@ def _as_tensors(node: Node, saved: tuple[Any, ...]) -> tuple[Any, ...]:
     places = (*node.parents, node)
     return tuple(
         [
-            Tensor(live(value), place) if hasattr(value, "shape") else value
+            parts(tuple([live(part) for part in value]), place)
+            if type(value) is tuple
+            else Tensor(live(value), place)
+            if hasattr(value, "shape")
+            else value
             for value, place in zip(saved, places, strict=True)
         ]
     )
+
+
+def _off(value: Any) -> Any:
+    """Without tangents; the output of an op with several is a tuple."""
+    return tuple(map(concrete, value)) if type(value) is tuple else concrete(value)
 
 
 def _freed(node: Node) -> GradientError:

@@ -30,7 +30,20 @@ class _State(threading.local):
         self.grad = True
         self.levels: list[int] = []
         self.transforms = 0  # functions being differentiated right now
-        self.special = False  # some interpreter other than plain evaluation wants to see every op
+        self.watchers: list[Callable[[Any, tuple[Any, ...], Any], None]] = []
+        self.special = False  # forward mode or a watcher wants to see every op
+
+    @contextmanager
+    def watched_by(self, watcher: Callable[[Any, tuple[Any, ...], Any], None]) -> Iterator[None]:
+        """Call ``watcher(op, inputs, output)`` after every op, in this thread."""
+        before = self.special
+        self.watchers.append(watcher)
+        self.special = True
+        try:
+            yield
+        finally:
+            self.watchers.remove(watcher)
+            self.special = before
 
 
 state = _State()
@@ -107,6 +120,27 @@ class Node:
     @property
     def ndim(self) -> int:
         return len(self.shape)
+
+
+class _Part:
+    name = "part"
+
+
+PART = _Part()  # the op of a node that stands for one output of an op with several
+
+
+def parts(values: tuple[Any, ...], node: Node | None) -> "tuple[Tensor, ...]":
+    """The outputs of an op with several, each on a node of its own behind the op's ``node``."""
+    if node is None:
+        return tuple([Tensor(value) for value in values])
+    return tuple(
+        [
+            Tensor(v, Node(PART, {"index": i}, (node,), (), v.shape, v.dtype))
+            if v.dtype.kind in "fc"
+            else Tensor(v)
+            for i, v in enumerate(values)
+        ]
+    )
 
 
 class Tangled(tuple[Any, ...]):

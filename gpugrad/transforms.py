@@ -71,7 +71,7 @@ def value_and_grad(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0) ->
         if len(set(places)) != len(places):
             raise GradientError(message("grad", "argnums names an argument twice", argnums))
         leaves, rebuild = flatten([args[i] for i in places])
-        boxes = [_box("grad", x) for x in leaves]
+        boxes = [box("grad", x) for x in leaves]
         inner = list(args)
         for i, box in zip(places, rebuild(boxes), strict=True):
             inner[i] = box
@@ -104,7 +104,7 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., tuple[
     (array([ 3., 30.]),)
     """
     leaves, rebuild = flatten(primals)
-    boxes = [_box("vjp", x) for x in leaves]
+    boxes = [box("vjp", x) for x in leaves]
     nodes = [_node(box) for box in boxes]
     with _differentiating():
         value = f(*rebuild(boxes))
@@ -159,6 +159,104 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     return build(_value_like(leaves, y) for y in ys), build(_value_like(leaves, d) for d in dys)
 
 
+def jacobian(f: Callable[..., Any], mode: str = "reverse", argnums: int = 0) -> Callable[..., Any]:
+    """The function that computes all derivatives of the array function ``f``.
+
+    For an argument of shape ``n…`` and an output of shape ``m…`` the result has shape ``(*m, *n)``.
+    ``"reverse"`` costs one backward pass an output entry, ``"forward"`` one pass an input entry:
+    choose by which are fewer. A nested argument gives the same structure of jacobians.
+
+    >>> import gpugrad as gg, numpy as np
+    >>> gg.jacobian(lambda x: x * x)(np.array([1.0, 2.0]))
+    array([[2., 0.],
+           [0., 4.]])
+    """
+    if mode not in ("reverse", "forward"):
+        raise GradientError(
+            message("jacobian", "unknown mode", repr(mode), '"reverse" or "forward"')
+        )
+
+    @wraps(f)
+    def matrix(*args: Any, **kwargs: Any) -> Any:
+        place = _place("jacobian", argnums, args)
+        leaves, rebuild = flatten(args[place])
+        xs = [_lift("jacobian", x) for x in leaves]
+
+        def flat(*inner: Tensor) -> Tensor:
+            out = f(*args[:place], rebuild(inner), *args[place + 1 :], **kwargs)
+            _require_tensor("jacobian", out)
+            return out  # type: ignore[no-any-return]
+
+        columns = _by_columns if mode == "forward" else _by_rows
+        return rebuild(_like(x, j) for x, j in zip(leaves, columns(flat, xs), strict=True))
+
+    return matrix
+
+
+def _by_rows(f: Callable[..., Tensor], xs: list[Tensor]) -> list[Tensor]:
+    out, pullback = vjp(f, *xs)
+    if not out.size:
+        return [functions.zeros((*out.shape, *x.shape), dtype=x.dtype, device=x.device) for x in xs]
+    basis = functions.eye(out.size, dtype=out.dtype, device=out.device)
+    rows = [pullback(functions.reshape(basis[i], out.shape)) for i in range(out.size)]
+    return [
+        functions.reshape(functions.stack(list(column)), (*out.shape, *x.shape))
+        for column, x in zip(zip(*rows, strict=True), xs, strict=True)
+    ]
+
+
+def _by_columns(f: Callable[..., Tensor], xs: list[Tensor]) -> list[Tensor]:
+    result = []
+    for i, x in enumerate(xs):
+        basis = functions.eye(x.size, dtype=x.dtype, device=x.device)
+        columns = [
+            jvp(
+                lambda *moving, i=i: f(*xs[:i], *moving, *xs[i + 1 :]),
+                (x,),
+                (functions.reshape(basis[k], x.shape),),
+            )[1]
+            for k in range(x.size)
+        ]
+        shape = columns[0].shape if columns else f(*xs).shape
+        if not columns:
+            result.append(functions.zeros((*shape, *x.shape), dtype=x.dtype, device=x.device))
+            continue
+        stacked = functions.stack(columns, axis=-1)
+        result.append(functions.reshape(stacked, (*shape, *x.shape)))
+    return result
+
+
+def hessian(f: Callable[..., Any], argnums: int = 0) -> Callable[..., Any]:
+    """The matrix of second derivatives of the scalar function ``f``, forward over reverse.
+
+    For an argument of shape ``n…`` the result has shape ``(*n, *n)``; the argument is one array.
+
+    >>> import gpugrad as gg, numpy as np
+    >>> gg.hessian(lambda x: x[0] ** 2 * x[1])(np.array([1.0, 2.0]))
+    array([[4., 2.],
+           [2., 0.]])
+    """
+    return jacobian(grad(f, argnums), "forward", argnums)
+
+
+def hvp(f: Callable[..., Any], primals: Any, v: Any) -> Any:
+    """Hessian of the scalar ``f`` at ``primals`` times ``v``, without forming the Hessian.
+
+    ``primals`` and ``v`` are tuples with one entry an argument, and so is the result; or, for one
+    argument, the argument and direction themselves. One forward pass over one backward pass:
+    Pearlmutter 1994.
+
+    >>> import gpugrad as gg, numpy as np
+    >>> gg.hvp(lambda x: (x**3).sum(), np.array([1.0, 2.0]), np.array([1.0, 0.0]))
+    array([6., 0.])
+    """
+    single = not isinstance(primals, (tuple, list))
+    points = (primals,) if single else tuple(primals)
+    directions = (v,) if single else tuple(v)
+    result = jvp(grad(f, tuple(range(len(points)))), points, directions)[1]
+    return result[0] if single else result
+
+
 # In and out
 
 
@@ -197,7 +295,7 @@ def _lift(name: str, x: Any) -> Tensor:
     return lifted
 
 
-def _box(name: str, x: Any) -> Tensor:
+def box(name: str, x: Any) -> Tensor:
     """A fresh handle of the value of ``x``, on a node of its own."""
     lifted = _lift(name, x)
     if lifted._node is None:

@@ -24,6 +24,7 @@ LAYERS = [
     ["fuse", "forward"],
     ["tape", "namespace"],
     ["transforms"],
+    ["function"],
     ["random", "testing", "io"],
     ["nn", "data"],
     ["optim"],

@@ -5,6 +5,7 @@ May import everything below; rich, scikit-learn and safetensors only when a run 
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 import traceback
@@ -33,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"gpugrad {gpugrad.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     train.add(commands)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # R² and file names, where only ASCII is shown
     try:
         args = parser.parse_args(argv)
         return int(args.run(args))

@@ -192,22 +192,22 @@ def build(
     given: Mapping[str, Any], source: Path | None, saved: Checkpoint | None, path: Path
 ) -> Run:
     """Data, model, optimiser and loop: fresh ones, or those of ``saved``, read from ``source``."""
+    wanted = {"data": None, "target": None, "device": "auto", **given}
     if saved is not None:
-        settings = saved.settings.resumed(given, source)
-        device = _device(settings.device)
-        dataset = prepare.load(settings.data, settings.target)
-    else:
-        if "target" in given and "data" not in given:
-            raise UsageError(message("train", "--target belongs to --data", given["target"]))
-        device = _device(given.get("device", "auto"))
-        dataset = prepare.load(given.get("data"), given.get("target"))
+        wanted = vars(saved.settings.resumed(given, source))
+    elif "target" in given and "data" not in given:
+        raise UsageError(message("train", "--target belongs to --data", given["target"]))
+    device = _device(wanted["device"])
+    dataset = prepare.load(wanted["data"], wanted["target"])
     data = prepare.describe(dataset)
-    if saved is not None and data["sha256"] != saved.data.get("sha256"):
+    if saved is None:
+        settings = Settings.fresh(given, dataset)
+    elif data["sha256"] == saved.data.get("sha256"):
+        settings = Settings(**wanted)
+    else:
         rule = f"{source} was trained on other data: {_size(saved.data)}"
         hint = "--data with the file it was trained on"
         raise CheckpointError(message("train", rule, _size(data), hint))
-    if saved is None:
-        settings = Settings.fresh(given, dataset)
     if settings.data is not None:  # a resumed run may start in another folder
         settings = replace(settings, data=os.path.abspath(settings.data))
     train, test = dataset.split(settings.test_fraction, settings.seed)
@@ -254,7 +254,7 @@ def summary(run: Run, test: Metrics, seconds: float, interrupted: bool) -> dict[
         "resume": shlex.join(command),
         "device": run.device,
         "seconds": seconds,
-        "samples_per_s": run.loop.samples / seconds,
+        "samples_per_s": run.loop.samples / max(seconds, 1e-9),
         "data": run.data,
         "config": asdict(run.settings),
         "history": position.history,
@@ -276,7 +276,7 @@ def _device(name: str) -> str:
 
 
 def _open(run: Run, source: Path | None) -> list[str]:
-    """Write the first checkpoint, so that what cannot be written shows now; what there is to say."""
+    """Save before the first batch, so that what cannot be written shows now; what to tell."""
     notes = []
     if finished := run.loop.position.epoch >= run.settings.epochs:
         epochs = run.loop.position.epoch
@@ -360,8 +360,9 @@ def _headline(run: Run) -> str:
     sizes = "-".join(map(str, (run.data["features"], *s.hidden, run.data["outputs"])))
     rows = f"{len(loop.train)} rows to train on, {len(loop.test)} to test"
     model = f"MLP {sizes} {s.activation}, {s.optimizer} lr {s.lr:g}"
-    start = f", from epoch {loop.position.epoch}" if loop.position.epoch else ""
-    return f"{run.data['name']}: {rows}; {model}; {s.epochs} epochs{start}; on {run.device}"
+    p = loop.position
+    start = f", going on after {p.epoch}" if p.epoch or p.batch else ""
+    return f"{run.data['name']}: {rows}\n{model}, {s.epochs} epochs{start}, on {run.device}"
 
 
 def _ending(run: Run, result: Mapping[str, Any]) -> str:
