@@ -6,6 +6,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from gpugrad.errors import DtypeError, GradientError, ShapeError, message
+from gpugrad.late import functions
+from gpugrad.op import is_array
 from gpugrad.rules import Joint
 from gpugrad.tape import gradients
 from gpugrad.tensor import Dual, Node, Tensor, grad_mode, parts, state
@@ -42,10 +44,10 @@ class Context:
 class Function:
     """A differentiable operation of your own, called as ``MyFunction.apply(x, …)``.
 
-    ``forward(ctx, *args)`` gets tensors (and whatever else was passed) outside the tape and returns a
-    tensor, or a tuple of them; ``ctx.save(…)`` keeps some for backward. ``backward(ctx, *gs)`` gets a
-    cotangent for each output and returns one for each argument, None where there is none. Written
-    with gpugrad's functions, ``backward`` can itself be differentiated.
+    ``forward(ctx, *args)`` gets tensors (and whatever else was passed) outside the tape and returns
+    a tensor, or a tuple of them; ``ctx.save(…)`` keeps some for backward. ``backward(ctx, *gs)``
+    gets a cotangent for each output and returns one for each argument, None where there is
+    none. Written with gpugrad's functions, ``backward`` can itself be differentiated.
 
     Examples
     --------
@@ -77,6 +79,7 @@ class Function:
     def apply(cls, *args: Any) -> Any:
         """Run `forward` and put it on the tape."""
         name = cls.__name__
+        args = tuple([functions.asarray(x) if is_array(x) else x for x in args])
         nodes = tuple([x._node if isinstance(x, Tensor) else None for x in args])
         if any(isinstance(x, Tensor) and type(x._data) is Dual for x in args):
             rule = "forward mode cannot go through a Function, which has a backward only"
@@ -108,7 +111,7 @@ class Function:
             _own_op(name, backward),
             {},
             nodes,
-            (values,),
+            (*[None] * len(nodes), values),
             tuple(v.shape for v in values),
             tuple(v.dtype for v in values),
         )
@@ -119,10 +122,8 @@ class Function:
 def _run_backward(
     cls: type[Function], ctx: Context, kept: list[Tensor | int], g: Any, saved: Any, node: Node
 ) -> Sequence[Any]:
-    (outputs,) = saved
-    ctx._saved = tuple(
-        _boxed(outputs[x]) if isinstance(x, int) else x for x in kept
-    )
+    outputs = saved[-1]
+    ctx._saved = tuple(_boxed(outputs[x]) if isinstance(x, int) else x for x in kept)
     try:
         given = cls.backward(ctx, *[_boxed(c) for c in g])
     finally:
@@ -202,7 +203,10 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
             tuple(v.shape for v in values),
             tuple(v.dtype for v in values),
         )
-        return rebuild_out(parts(values, node))
+        on_tape = parts(values, node)
+        return rebuild_out(
+            [part if y.requires_grad else y for y, part in zip(out, on_tape, strict=True)]
+        )
 
     return checkpointed
 

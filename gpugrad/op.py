@@ -121,7 +121,9 @@ class Op:
             raise _explain(self, values, params, error) from error
         if type(y) is not _ndarray:
             if type(y) is tuple:
-                y = tuple([np.asarray(part) if isinstance(part, np.generic) else part for part in y])
+                y = tuple(
+                    [np.asarray(part) if isinstance(part, np.generic) else part for part in y]
+                )
                 recorded = tracked and state.grad and self.rules is not None
                 node = self.record(nodes, values, y, params, tracked) if recorded else None
                 return parts(y, node)
@@ -171,7 +173,7 @@ def _nothing(values: list[Any]) -> tuple[Any, ...]:
 
 
 def _admit(x: Any) -> Any:
-    """An operand that is neither tensor nor number: arrays as they are, lists by asarray's rules."""
+    """An operand that is neither tensor nor number: arrays as they are, lists as asarray's."""
     if isinstance(x, (list, tuple)) or (type(x) is _ndarray and x.dtype.kind not in "biufc"):
         return functions.asarray(x)._data
     return x
@@ -193,7 +195,7 @@ def _explain(op: Op, values: list[Any], params: dict[str, Any], error: Exception
     """What to raise for a ``forward`` that failed: the words of the rule that was broken."""
     if isinstance(error, GpugradError):
         return error
-    strange = [type(v).__name__ for v in values if type(v) not in WEAK and not _is_array(v)]
+    strange = [type(v).__name__ for v in values if type(v) not in WEAK and not is_array(v)]
     if strange:
         hint = "gg.asarray(...) on what is not an array"
         return DtypeError(message(op.name, "takes tensors, arrays and numbers", strange, hint))
@@ -213,7 +215,7 @@ def _explain(op: Op, values: list[Any], params: dict[str, Any], error: Exception
     return error
 
 
-def _is_array(value: Any) -> bool:
+def is_array(value: Any) -> bool:
     return isinstance(value, (np.ndarray, np.generic)) or backend.is_cupy(value)
 
 
@@ -277,13 +279,15 @@ def elementwise(
     partials: Sequence[Callable[..., Any] | int | None] | None = None,
     *,
     singular: bool = False,
+    jvp: Callable[..., Any] | None = None,
 ) -> Op:
     """Declare ``y[i] = f(x[i], …)`` by its partial derivatives; vjp and jvp both follow from them.
 
     A partial is a function of what it names, 1, -1, or None where there is no derivative; one that
     names ``g`` first is the product itself. With
     ``singular`` a partial may be infinite, and a cotangent of exactly 0 stays 0 there: this keeps
-    NaN out of the unselected side of ``where``.
+    NaN out of the unselected side of ``where``. A cotangent is multiplied by the conjugate of the
+    partial; ``jvp`` is for a function of complex numbers that has no one complex derivative.
     """
     inputs = names(forward)[0][1:]
 
@@ -299,8 +303,9 @@ def elementwise(
 
     op = Op(name, forward, aval, kind="elementwise")
     if partials is not None:
-        rules, op.jvp = from_partials(partials, inputs, singular)
+        rules, push = from_partials(partials, inputs, singular)
         op.set_rules(rules)
+        op.jvp = push if jvp is None else forward_rule(op, jvp)
     return op
 
 

@@ -99,14 +99,18 @@ class EveryInput:
 def from_partials(
     partials: Sequence[Callable[..., Any] | int | None], inputs: Sequence[str], singular: bool
 ) -> tuple[list[tuple[Rule | None, tuple[int, ...]]], Push]:
-    """vjp rules and the jvp of an elementwise op: both multiply by the local partial derivative."""
-    rules = [_from_partial(partial, inputs, singular) for partial in partials]
+    """vjp rules and the jvp of an elementwise op: both multiply by the local partial derivative.
+
+    Of complex numbers the vjp takes its conjugate: a gradient is then dL/dRe + i·dL/dIm.
+    """
+    rules = [_from_partial(partial, inputs, singular, True) for partial in partials]
+    pushes = [_from_partial(partial, inputs, singular, False) for partial in partials]
 
     def push(tangents: Sequence[Any], y: Any, xs: Sequence[Any], params: dict[str, Any]) -> Any:
         values = (*xs, y)
         return total(
             rule(dx, values, None, params)
-            for (rule, _), dx in zip(rules, tangents, strict=True)
+            for (rule, _), dx in zip(pushes, tangents, strict=True)
             if rule is not None and dx is not None
         )
 
@@ -114,7 +118,7 @@ def from_partials(
 
 
 def _from_partial(
-    partial: Callable[..., Any] | int | None, inputs: Sequence[str], singular: bool
+    partial: Callable[..., Any] | int | None, inputs: Sequence[str], singular: bool, pulls: bool
 ) -> tuple[Rule | None, tuple[int, ...]]:
     if partial is None:
         return None, ()
@@ -126,10 +130,15 @@ def _from_partial(
         return reading(d, args[1:], keys, inputs)
 
     def scaled(g: Any, *values: Any, **params: Any) -> Any:
-        return g * d(*values, **params)
+        factor = d(*values, **params)
+        if pulls and g.dtype.kind == "c":
+            factor = ops.conj(factor)
+        return g * factor
 
     def scaled_or_zero(g: Any, *values: Any, **params: Any) -> Any:
         factor = d(*values, **params)
+        if pulls and g.dtype.kind == "c":
+            factor = ops.conj(factor)
         product = g * factor
         if type(factor) in (int, float):
             return product

@@ -418,7 +418,8 @@ class Tensor(Operators):
 
     def __copy__(self) -> "Tensor":
         copy = Tensor(self._data, None if self.is_leaf else self._node)
-        copy.requires_grad |= self.requires_grad  # the copy of a leaf is a leaf of its own
+        if self.is_leaf:  # the copy of a leaf is a leaf of its own
+            copy.requires_grad = self.requires_grad
         return copy
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Tensor":

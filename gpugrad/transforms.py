@@ -1,8 +1,8 @@
-"""Derivatives of functions: grad, value_and_grad, vjp, jvp. Imports tape, forward and tree.
+"""Derivatives of functions: grad, vjp, jvp, jacobian and kin. Imports tape, forward and tree.
 
 Arrays in, the same kind out: NumPy gives NumPy, CuPy gives CuPy, tensors give tensors, Python
-floats (which count as float64) give floats. A result that itself still depends on something that is being
-differentiated stays a tensor, so that nothing is lost on the way out.
+floats (which count as float64) give floats. A result that itself still depends on something that
+is being differentiated stays a tensor, so that nothing is lost on the way out.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -73,9 +73,9 @@ def value_and_grad(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0) ->
         leaves, rebuild = flatten([args[i] for i in places])
         boxes = [box("grad", x) for x in leaves]
         inner = list(args)
-        for i, box in zip(places, rebuild(boxes), strict=True):
-            inner[i] = box
-        nodes = [_node(box) for box in boxes]  # before f may write to its arguments
+        for i, boxed in zip(places, rebuild(boxes), strict=True):
+            inner[i] = boxed
+        nodes = [_node(boxed) for boxed in boxes]  # before f may write to its arguments
         with _differentiating():
             out = f(*inner, **kwargs)
         _require_scalar("grad", out)
@@ -83,8 +83,8 @@ def value_and_grad(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0) ->
         if out._node is not None:
             found = gradients([(out._node, seed("grad", out))], nodes)
         results = [
-            _like(x, g if g is not None else functions.zeros_like(box.detach()))
-            for x, box, g in zip(leaves, boxes, found, strict=True)
+            _like(x, g if g is not None else functions.zeros_like(boxed.detach()))
+            for x, boxed, g in zip(leaves, boxes, found, strict=True)
         ]
         value = _value_like(leaves, _without(out, nodes))
         tree = rebuild(results)
@@ -105,7 +105,7 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., tuple[
     """
     leaves, rebuild = flatten(primals)
     boxes = [box("vjp", x) for x in leaves]
-    nodes = [_node(box) for box in boxes]
+    nodes = [_node(boxed) for boxed in boxes]
     with _differentiating():
         value = f(*rebuild(boxes))
     out, rebuild_out = _outputs("vjp", value)
@@ -120,8 +120,8 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., tuple[
         found = gradients(seeds, nodes, retain_graph=True)
         return tuple(
             rebuild(
-                _like(x, g if g is not None else functions.zeros_like(box.detach()))
-                for x, box, g in zip(leaves, boxes, found, strict=True)
+                _like(x, g if g is not None else functions.zeros_like(boxed.detach()))
+                for x, boxed, g in zip(leaves, boxes, found, strict=True)
             )
         )
 
@@ -304,9 +304,9 @@ def box(name: str, x: Any) -> Tensor:
         return _boundary(lifted)  # type: ignore[no-any-return]
 
 
-def _node(box: Tensor) -> Node:
-    assert box._node is not None
-    return box._node
+def _node(boxed: Tensor) -> Node:
+    assert boxed._node is not None
+    return boxed._node
 
 
 def _tangent(dx: Any, x: Tensor) -> Tensor:
@@ -361,15 +361,12 @@ def _like(x: Any, result: Tensor) -> Any:
     if isinstance(x, Tensor) or result._node is not None or type(result._data) is Dual:
         return result
     array = result._data
-    if type(x) is float:
-        return float(array)
-    if isinstance(x, np.generic):
-        return array[()]
-    owner = backend.of(array)
     if not backend.is_cupy(x):
-        if not isinstance(x, np.ndarray):
+        if not isinstance(x, (float, np.generic, np.ndarray)):
             return result
-        array = owner.to_numpy(array)
+        array = backend.of(array).to_numpy(array)
+        if not array.ndim and not isinstance(x, np.ndarray):
+            return float(array) if type(x) is float else array[()]
     # Handed out for good: a writable array that nothing else, the tape above all, can see.
     alone = array is result._data and sole_owner(result, held=1)
     return array if alone else backend.of(array).xp.array(array)
@@ -378,8 +375,6 @@ def _like(x: Any, result: Tensor) -> Any:
 def _value_like(leaves: Sequence[Any], value: Tensor) -> Any:
     """A function's value as the kind of thing its arguments were: tensor, array or number."""
     kinds = sorted(leaves, key=_precedence) or [value]
-    if type(kinds[0]) is float and value.shape:
-        return _like(np.empty(0), value)
     out = _like(kinds[0], value)
     return out[()] if isinstance(out, np.ndarray) and out.ndim == 0 else out
 

@@ -8,7 +8,6 @@ import inspect
 import math
 import operator
 import re
-from functools import partial
 
 import numpy as np
 import pytest
@@ -17,8 +16,6 @@ from hypothesis import strategies as st
 
 import gpugrad as gg
 from gpugrad.errors import BoundsError, DtypeError, GpugradError, GradientError, ShapeError
-
-wrong = partial(pytest.mark.xfail, strict=True)
 
 
 def leaf(value, dtype=None):
@@ -63,17 +60,31 @@ def test_where_keeps_nan_out_of_the_gradient(f, x, want):
     np.testing.assert_allclose(reverse(f, x), want, rtol=1e-12)
 
 
-@wrong(reason="only ops marked singular keep 0·∞ out; multiply, exp, sinh and tan let NaN through")
-@pytest.mark.parametrize("name", ["x·log x", "exp", "sinh"])
-def test_where_keeps_overflow_out_of_the_gradient(name):
-    f, x, want = OVERFLOWS[name]
-    np.testing.assert_allclose(reverse(f, x), want, rtol=1e-12)
+@pytest.mark.parametrize(("f", "x", "want"), OVERFLOWS.values(), ids=OVERFLOWS)
+def test_where_keeps_overflow_out_of_the_gradient(f, x, want):
+    np.testing.assert_allclose(reverse(f, x), want, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["square", "product"])
-def test_where_keeps_infinity_out_of_the_gradient(name):
-    f, x, want = OVERFLOWS[name]
-    np.testing.assert_allclose(reverse(f, x), want, atol=1e-12)
+@pytest.mark.parametrize(("f", "x", "want"), OVERFLOWS.values(), ids=OVERFLOWS)
+def test_where_keeps_overflow_out_of_the_tangent(f, x, want):
+    with np.errstate(all="ignore"):
+        np.testing.assert_allclose(forward(f, x), want, rtol=1e-12, atol=1e-12)
+
+
+def test_where_guards_x_log_x_at_zero():
+    """Value, first and second derivative, each in both modes: log x + 1 and 1/x, and 0 at 0."""
+
+    def f(x):
+        return gg.where(x > 0, x * gg.log(x), 0.0)
+
+    x, slopes, bends = [0.0, 1.0, 2.0], [0, 1, math.log(2) + 1], [0, 1, 0.5]
+    g = gg.grad(lambda x: gg.sum(f(x)))
+    with np.errstate(all="ignore"):
+        assert f(gg.asarray(x, dtype=gg.float64)).tolist() == [0, 0, 2 * math.log(2)]
+        np.testing.assert_allclose(reverse(f, x), slopes, rtol=1e-12)
+        np.testing.assert_allclose(forward(f, x), slopes, rtol=1e-12)
+        np.testing.assert_allclose(reverse(g, x), bends, rtol=1e-12)
+        np.testing.assert_allclose(forward(g, x), bends, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("f", "x", "want"), BRANCHES.values(), ids=BRANCHES)
@@ -82,7 +93,6 @@ def test_where_keeps_nan_out_of_the_tangent(f, x, want):
         np.testing.assert_allclose(forward(f, x), want, rtol=1e-12)
 
 
-@wrong(reason="the reverse pass silences NumPy's warnings about slopes, the forward pass does not")
 def test_tangents_warn_no_more_than_values():
     """√0 is 0 without a warning; its infinite slope is no reason to warn either, as in reverse."""
     assert reverse(gg.sqrt, [0.0, 4.0]) == [math.inf, 0.25]
@@ -129,6 +139,11 @@ def test_singular_points_have_their_limits():
         assert reverse(f, [0.0]) == [want]
 
 
+def test_slope_of_a_division_by_a_python_zero():
+    assert reverse(lambda x: x / 0.0, [1.0]) == reverse(lambda x: x / np.zeros(1), [1.0])
+    assert reverse(lambda x: x / 0, [1.0]) == [math.inf]
+
+
 def test_pow_at_zero_exponent_and_base():
     x, p = np.array([0.0, 0.0, 2.0, 0.0]), np.array([0.0, 2.0, 0.0, 1.0])
     dx, dp = gg.grad(lambda x, p: gg.sum(x**p), (0, 1))(x, p)
@@ -163,16 +178,12 @@ def test_max_of_infinities():
 
 # Sigmoid, log-sigmoid, softmax and log-softmax far out (pytorch #1835, snntorch PR #433)
 
-STEEP = ["sigmoid", "tanh", "softplus", "silu", "elu", "softmax", "log_softmax"]
+STEEP = ["sigmoid", "tanh", "softplus", "silu", "elu", "gelu", "softmax", "log_softmax"]
 
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [
-        *[(name, dtype) for name in STEEP for dtype in ("float16", "float32", "float64")],
-        *[("gelu", dtype) for dtype in ("float32", "float64")],
-        pytest.param("gelu", "float16", marks=wrong(reason="x³ overflows")),
-    ],
+    [(name, dtype) for name in STEEP for dtype in ("float16", "float32", "float64")],
 )
 def test_activations_far_out(name, dtype):
     """Finite values and derivatives, no warning: warnings are errors here."""
@@ -243,24 +254,20 @@ def test_half_broadcast_gradient(device):
     assert b.grad.tolist() == [4096]
 
 
-@wrong(reason="cumsum runs in float16 and stops at 2048")
 def test_half_running_sum():
     assert gg.cumulative_sum(half(4096))[-1].item() == 4096
 
 
-@wrong(reason="scatter adds in float16 and stops at 2048")
 def test_half_gradient_of_repeated_indices():
     x = leaf(np.ones(1, np.float16))
     x[np.zeros(4096, int)].sum().backward()
     assert x.grad.tolist() == [4096]
 
 
-@wrong(reason="the sum of exponentials goes back to float16 before the log, and overflows")
 def test_half_logsumexp_of_many():
     assert gg.logsumexp(half(70_000, value=0.0)).item() == pytest.approx(math.log(70_000), abs=0.01)
 
 
-@wrong(reason="g / count with count > 65504 is g / ∞ in float16: every gradient is 0")
 def test_half_mean_gradient_of_many():
     g = gg.grad(gg.mean)(half(70_000))
     assert g[0].item() == pytest.approx(1 / 70_000, rel=0.05)
@@ -304,17 +311,7 @@ def test_no_dtype_drift(f, dtype, device):
     assert second.dtype == dtype
 
 
-UNCAST = ("power", "zeros", "wide", "cast")
-uncast = wrong(reason="reverse mode casts cotangents, forward mode does not cast tangents")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=uncast if name in UNCAST else ())
-        for name in [*DRIFTERS, "wide", "cast"]
-    ],
-)
+@pytest.mark.parametrize("name", [*DRIFTERS, "wide", "cast"])
 def test_tangents_have_the_dtype_of_their_values(name):
     """float32 throughout, and float64 where a float64 array joins in; "zeros" mixes halves."""
     wider = {"wide": lambda x: x + np.ones(3), "cast": lambda x: x.astype(gg.float64)}
@@ -376,11 +373,18 @@ def test_nothing_has_no_extreme(f, device):
     assert f(gg.zeros((3, 0)), axis=0).shape == (0,)
 
 
-@wrong(reason="NaN and NumPy's RuntimeWarning, where max raises")
 @pytest.mark.parametrize("f", [gg.mean, gg.var, gg.std])
-def test_mean_of_nothing_raises(f):
-    with pytest.raises(ShapeError):
-        f(gg.zeros((0,)))
+def test_mean_of_nothing_is_nan(f):
+    """As the array API has it, and without a warning: warnings are errors here."""
+    assert math.isnan(f(gg.zeros((0,))).item())
+    rows = f(gg.zeros((3, 0)), axis=1)
+    assert rows.shape == (3,)
+    assert np.isnan(rows.tolist()).all()
+    assert f(gg.zeros((3, 0)), axis=0).shape == (0,)
+    assert gg.grad(f)(np.zeros(0)).shape == (0,)
+    value, tangent = gg.jvp(f, (np.zeros(0),), (np.zeros(0),))
+    assert math.isnan(value)
+    assert math.isnan(tangent)
 
 
 def test_empty_batches(device):
@@ -394,7 +398,6 @@ def test_empty_batches(device):
             loss(model(np.zeros((0, 3), np.float32)), target)
 
 
-@wrong(reason="a 0-d cotangent is a NumPy scalar by then, which has no item assignment")
 def test_write_to_0d():
     def f(x):
         y = x * 1
@@ -437,7 +440,6 @@ def test_duplicate_reads_add_up(device):
     assert x.grad.tolist() == [111, 5]
 
 
-@wrong(reason="every duplicate is given the cotangent of the one that stayed")
 @pytest.mark.parametrize("value", [2.0, [2.0, 2.0, 3.0]], ids=["broadcast", "array"])
 def test_duplicate_writes_count_once(value):
     """x[[0, 0, 1]] = v writes x[0] once; reverse mode must agree with forward mode."""
@@ -451,6 +453,26 @@ def test_duplicate_writes_count_once(value):
     directional = gg.jvp(f, (v,), (np.ones_like(v),))[1]
     assert directional == 2
     assert np.sum(gg.grad(f)(v)) == directional
+
+
+def test_last_duplicate_has_the_gradient():
+    """x[[0, 0]] = v: v[1] stays, so v[0] has no part in the result."""
+
+    def f(v):
+        x = gg.zeros(2, dtype=gg.float64)
+        x[[0, 0]] = v
+        return x
+
+    v, dv, g = np.array([2.0, 3.0]), np.array([1.0, 10.0]), np.array([5.0, 7.0])
+    y, dy = gg.jvp(f, (v,), (dv,))
+    assert (y.tolist(), dy.tolist()) == ([3, 0], [10, 0])
+    assert gg.vjp(f, v)[1](g)[0].tolist() == [0, 5]
+    assert gg.vjp(f, 2.0)[1](g) == (5.0,)
+    x, v = leaf([1.0, 1.0]), leaf([2.0, 3.0])
+    y = x * 1
+    y[[0, 0]] = v
+    (y * y).sum().backward()
+    assert (x.grad.tolist(), v.grad.tolist()) == ([0, 2], [0, 6])
 
 
 # (N, 1) against (N,) in a loss (pytorch #16045, #19699)
@@ -482,12 +504,10 @@ def test_mixed_shapes_in_cross_entropy(logits, labels, device):
 @pytest.mark.parametrize(
     "f",
     [
-        lambda x: gg.sum(gg.asarray(np.where(x > 0, x, 0))),
-        lambda x: gg.sum(gg.asarray(np.concatenate([x, x]))),
         lambda x: gg.sum(gg.asarray(np.array([x[0], x[1]]))),
-        lambda x: gg.sum(gg.asarray(np.cumsum(x))),
+        lambda x: gg.sum(gg.asarray(np.sort(x))),
         lambda x: gg.sum(gg.asarray([x[0], x[1]])),
-        lambda x: gg.asarray(np.dot(x, x)),
+        lambda x: gg.sum(gg.asarray(np.vstack([x, x]))),
         lambda x: gg.asarray(np.linalg.norm(x)),
         lambda x: gg.asarray(x.numpy()).sum(),
         lambda x: gg.from_dlpack(np.from_dlpack(x)).sum(),
@@ -502,13 +522,33 @@ def test_leaving_the_tape_raises(f):
         gg.jvp(f, (x,), (x,))
 
 
-@wrong(reason="float(), int() and item() leave the tape silently: 0.14 instead of −2.83")
+@pytest.mark.parametrize(
+    ("f", "value", "gradient"),
+    [
+        (lambda x: gg.sum(gg.asarray(np.where(x > 1, x * x, 0))), 4, [0, 4]),
+        (lambda x: gg.sum(gg.asarray(np.concatenate([x, x * x]))), 8, [3, 5]),
+        (lambda x: gg.sum(gg.asarray(np.stack([x, x * x]))), 8, [3, 5]),
+        (lambda x: gg.sum(gg.asarray(np.cumsum(x))), 4, [2, 1]),
+        (lambda x: gg.sum(gg.asarray(np.clip(x, 0, 1.5))), 2.5, [1, 0]),
+        (lambda x: gg.asarray(np.dot(x, x)), 5, [2, 4]),
+        (lambda x: np.sum(x) * np.max(x), 6, [2, 5]),
+    ],
+)
+def test_numpy_functions_keep_the_derivative(f, value, gradient):
+    x, dx = np.array([1.0, 2.0]), np.array([1.0, 10.0])
+    got, g = gg.value_and_grad(f)(x)
+    assert (got, g.tolist()) == (value, gradient)
+    assert gg.jvp(f, (x,), (dx,)) == (value, np.dot(gradient, dx))
+
+
 @pytest.mark.parametrize("mode", ["reverse", "forward"])
 def test_python_numbers_out_of_a_differentiated_tensor_raise(mode):
+    """0.14 instead of −2.83 is what math.sin's float(x) would make of it."""
+
     def f(x):
         return x * math.sin(x)
 
-    with pytest.raises(GradientError):
+    with pytest.raises(GradientError, match="try the gg function"):
         gg.grad(f)(3.0) if mode == "reverse" else gg.jvp(f, (3.0,), (1.0,))
 
 
@@ -530,45 +570,43 @@ def test_write_through_a_numpy_view():
 # Messages: [op] rule; got …; try …
 
 FORM = re.compile(r"^\[[\w+*/@<>|&^%-]+=?\] .+; got .+; try .+", re.DOTALL)
-WITHOUT_HINT = wrong(reason="the message does not say what to try")
+
+
+def write(x, index, value):
+    x[index] = value
+
 
 MESSAGES = {
-    "matmul": (lambda: gg.ones((2, 3)) @ gg.ones((2, 3)), ShapeError, "matmul", True),
-    "matmul 0-d": (lambda: gg.ones((2, 3)) @ 2.0, ShapeError, "matmul", True),
-    "matmul vectors": (lambda: gg.ones(3) @ gg.ones(2), ShapeError, "matmul", True),
-    "matmul batch": (lambda: gg.ones((2, 3, 4)) @ gg.ones((3, 4, 2)), ShapeError, "matmul", True),
-    "add": (lambda: gg.ones(2) + gg.ones(3), ShapeError, "add", True),
-    "add array": (lambda: np.ones(2) + gg.ones(3), ShapeError, "add", True),
-    "where": (lambda: gg.where(gg.ones(2) > 0, gg.ones(3), 0.0), ShapeError, "where", True),
-    "linear": (lambda: gg.nn.linear(gg.ones((2, 3)), gg.ones((4, 4))), ShapeError, "matmul", True),
-    "bias": (lambda: gg.nn.linear(gg.ones(3), gg.eye(3), gg.ones(4)), ShapeError, "linear", True),
-    "axis": (lambda: gg.sum(gg.ones(2), axis=2), ShapeError, "sum", True),
-    "grows": (lambda: operator.iadd(gg.ones(2), gg.ones((2, 2))), ShapeError, r"\+=", True),
-    "reshape": (lambda: gg.ones(6).reshape(4), ShapeError, "reshape", False),
-    "reshape -1": (lambda: gg.ones(6).reshape(-1, 4), ShapeError, "reshape", False),
-    "broadcast": (lambda: gg.broadcast_to(gg.ones(3), (2,)), ShapeError, "broadcast_to", False),
-    "concat": (lambda: gg.concat([gg.ones((2, 2)), gg.ones((3, 3))]), ShapeError, "concat", False),
-    "concat ndim": (lambda: gg.concat([gg.ones(2), gg.ones((2, 2))]), ShapeError, "concat", False),
-    "stack": (lambda: gg.stack([gg.ones(2), gg.ones(3)]), ShapeError, "stack", False),
-    "index": (lambda: gg.ones(3)[5], BoundsError, "index", False),
-    "too many": (lambda: gg.ones(3)[0, 0], BoundsError, "index", False),
-    "mask": (lambda: gg.ones(3)[np.array([True, False])], BoundsError, "index", False),
-    "setitem": (lambda: gg.ones(3).__setitem__(0, gg.ones(2)), ShapeError, "setitem", False),
-    "changes kind": (lambda: operator.iadd(gg.arange(2), 0.5), DtypeError, r"\+=", False),
-    "string": (lambda: gg.ones(2) + "a", DtypeError, "add", True),
-    "None": (lambda: gg.ones(2) * None, DtypeError, "multiply", True),
-    "object": (lambda: object() - gg.ones(2), DtypeError, "subtract", True),
-    "index type": (lambda: gg.ones(3)["a"], DtypeError, "index", True),
+    "matmul": (lambda: gg.ones((2, 3)) @ gg.ones((2, 3)), ShapeError, "matmul"),
+    "matmul 0-d": (lambda: gg.ones((2, 3)) @ 2.0, ShapeError, "matmul"),
+    "matmul vectors": (lambda: gg.ones(3) @ gg.ones(2), ShapeError, "matmul"),
+    "matmul batch": (lambda: gg.ones((2, 3, 4)) @ gg.ones((3, 4, 2)), ShapeError, "matmul"),
+    "add": (lambda: gg.ones(2) + gg.ones(3), ShapeError, "add"),
+    "add array": (lambda: np.ones(2) + gg.ones(3), ShapeError, "add"),
+    "where": (lambda: gg.where(gg.ones(2) > 0, gg.ones(3), 0.0), ShapeError, "where"),
+    "linear": (lambda: gg.nn.linear(gg.ones((2, 3)), gg.ones((4, 4))), ShapeError, "matmul"),
+    "bias": (lambda: gg.nn.linear(gg.ones(3), gg.eye(3), gg.ones(4)), ShapeError, "linear"),
+    "axis": (lambda: gg.sum(gg.ones(2), axis=2), ShapeError, "sum"),
+    "grows": (lambda: operator.iadd(gg.ones(2), gg.ones((2, 2))), ShapeError, r"\+="),
+    "reshape": (lambda: gg.ones(6).reshape(4), ShapeError, "reshape"),
+    "reshape -1": (lambda: gg.ones(6).reshape(-1, 4), ShapeError, "reshape"),
+    "broadcast": (lambda: gg.broadcast_to(gg.ones(3), (2,)), ShapeError, "broadcast_to"),
+    "concat": (lambda: gg.concat([gg.ones((2, 2)), gg.ones((3, 3))]), ShapeError, "concat"),
+    "concat ndim": (lambda: gg.concat([gg.ones(2), gg.ones((2, 2))]), ShapeError, "concat"),
+    "stack": (lambda: gg.stack([gg.ones(2), gg.ones(3)]), ShapeError, "stack"),
+    "index": (lambda: gg.ones(3)[5], BoundsError, "index"),
+    "too many": (lambda: gg.ones(3)[0, 0], BoundsError, "index"),
+    "mask": (lambda: gg.ones(3)[np.array([True, False])], BoundsError, "index"),
+    "setitem": (lambda: write(gg.ones(3), 0, gg.ones(2)), ShapeError, "setitem"),
+    "changes kind": (lambda: operator.iadd(gg.arange(2), 0.5), DtypeError, r"\+="),
+    "string": (lambda: gg.ones(2) + "a", DtypeError, "add"),
+    "None": (lambda: gg.ones(2) * None, DtypeError, "multiply"),
+    "object": (lambda: object() - gg.ones(2), DtypeError, "subtract"),
+    "index type": (lambda: gg.ones(3)["a"], DtypeError, "index"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("call", "error", "op"),
-    [
-        pytest.param(*case[:3], id=name, marks=() if case[3] else WITHOUT_HINT)
-        for name, case in MESSAGES.items()
-    ],
-)
+@pytest.mark.parametrize(("call", "error", "op"), MESSAGES.values(), ids=MESSAGES)
 def test_messages(call, error, op, device):
     with pytest.raises(error) as caught:
         call()
@@ -594,7 +632,6 @@ def test_messages_show_the_shapes(call, shapes, device):
     assert all(shape in str(caught.value) for shape in shapes), caught.value
 
 
-@wrong(reason="NumPy's own words: the shape rule itself raises a TypeError")
 @pytest.mark.parametrize("op", [operator.lshift, operator.and_, operator.xor])
 def test_bits_of_floats_message(op):
     with pytest.raises(DtypeError, match=r"^\["):

@@ -295,14 +295,14 @@ def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool
     x = asarray(x)
     centred = x - mean(x, axis=axis, keepdims=True)
     total = sum(centred * centred, axis=axis, keepdims=keepdims)
-    return total / _degrees("var", x, axis, correction)
+    return total / (_degrees("var", x, axis, correction) or math.nan)
 
 
 def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """Standard deviation over ``axis``; the derivative where all values are equal is 0."""
     x = asarray(x)
     centred = x - mean(x, axis=axis, keepdims=True)
-    root = math.sqrt(_degrees("std", x, axis, correction))
+    root = math.sqrt(_degrees("std", x, axis, correction)) or math.nan
     return norm(centred, axis=axis, keepdims=keepdims) / root
 
 

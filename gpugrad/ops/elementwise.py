@@ -30,9 +30,15 @@ mul = elementwise(
 div = elementwise(
     "divide",
     lambda xp, a, b: xp.true_divide(a, b),
-    [lambda b: 1 / b, lambda b, y: -y / b],
+    [lambda b: _inverse(b), lambda b, y: -y / b],
     singular=True,
 )
+
+
+def _inverse(b: Any) -> Any:
+    return 1 / b if _is_array(b) or b else math.inf  # Python would raise at 0
+
+
 neg = elementwise("negative", lambda xp, x: xp.negative(x), [-1])
 positive = elementwise("positive", lambda xp, x: xp.positive(x), [1])
 reciprocal = elementwise("reciprocal", lambda xp, x: 1 / x, [lambda y: -y * y], singular=True)
@@ -71,6 +77,12 @@ def _dpow(a: Any, b: float) -> Any:
     """d(aᵇ)/da for a Python number b, without 0·∞ at b = 0."""
     return 0.0 if b == 0 else b if b == 1 else b * a ** (b - 1)
 
+
+# Complex numbers. The gradient of a real loss is dL/dRe + i·dL/dIm, as PyTorch's.
+
+conj = elementwise("conj", lambda xp, x: xp.conj(x), [lambda g: conj(g)])
+real = elementwise("real", lambda xp, x: xp.real(x), [lambda g: real(g)])
+imag = elementwise("imag", lambda xp, x: xp.imag(x), [lambda g: g * 1j], jvp=lambda dx: imag(dx))
 
 # Exponentials and logarithms
 

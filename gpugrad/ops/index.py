@@ -129,7 +129,9 @@ def _scatter(xp: Any, g: Any, *indices: Any, key: Key, shape: Any) -> Any:
     # An index that occurs twice receives twice; half precision would stop counting at 2048.
     wide = np.float32 if g.dtype == np.float16 else g.dtype
     out = xp.zeros(shape, wide)
-    backend.kernels(xp).scatter_add(out, _checked(xp, out, key, indices), g.astype(wide, copy=False))
+    backend.kernels(xp).scatter_add(
+        out, _checked(xp, out, key, indices), g.astype(wide, copy=False)
+    )
     return out.astype(g.dtype, copy=False)
 
 
@@ -186,7 +188,9 @@ stays = Op(
     "stays",
     _stays,
     lambda *indices, key, shape: Aval(
-        _indexed(np.broadcast_to(0, shape), key, [np.zeros(i.shape, np.intp) for i in indices]).shape,
+        _indexed(
+            np.broadcast_to(0, shape), key, [np.zeros(i.shape, np.intp) for i in indices]
+        ).shape,
         np.dtype(bool),
     ),
 )

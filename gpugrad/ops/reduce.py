@@ -68,6 +68,7 @@ sum_ = Op(
     kind="reduction",
 )
 
+
 def _mean(xp: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     if _count(x.shape, axis):
         return _accumulate(xp.mean, x, axis, keepdims)
@@ -204,6 +205,7 @@ logsumexp = Op(
     jvp=_lse_tangent,
     kind="reduction",
 )
+
 
 def _running(accumulate: Any, x: Any, axis: int) -> Any:
     if x.dtype == np.float16:

@@ -88,7 +88,14 @@ roll = Op(
     kind="opaque",
 )
 
-astype = elementwise("astype", lambda xp, x, *, dtype: x.astype(dtype), [lambda g: g])
+
+def _astype(x: Any, dtype: Any) -> Any:
+    if x.dtype.kind == "c" and np.dtype(dtype).kind not in "cb":
+        x = x.real  # what a cotangent or tangent of a real value means
+    return x.astype(dtype)
+
+
+astype = elementwise("astype", lambda xp, x, *, dtype: _astype(x, dtype), [lambda g: g])
 
 
 def _concat_aval(*xs: Aval, axis: int, offsets: tuple[int, ...]) -> Aval:

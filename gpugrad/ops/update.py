@@ -1,8 +1,9 @@
 """Optimiser updates: several tensors in, their new values out, no derivative. Imports op and aval.
 
 ``reuse`` lets the new values take the place of the old ones in memory. On a CPU the arrays are
-passed through in blocks that stay in cache, so the ten steps of an update cost fewer trips to memory.
-Learning rate and step count are inputs, never parameters: a compiled step must see them change.
+passed through in blocks that stay in cache, so the ten steps of an update cost fewer trips to
+memory. Learning rate and step count are inputs, never parameters: a compiled step must see both
+change.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import numpy as np
 from gpugrad.aval import Aval
 from gpugrad.op import Op
 
-# Values a block. Of 4k to 4M, Adam took 7.5 ms on 4M float32 values with this, 9.1 ms without blocks.
+# Values a block. Of 4k to 4M, Adam on 4M float32 values took 7.5 ms with this, 9.1 ms unblocked.
 _BLOCK = 1 << 17
 
 # step(xp, p, g, *state, *scalars, **settings) writes p and state
