@@ -68,15 +68,15 @@ def fresh_python(folder: Path) -> Path:
     venv.create(folder, with_pip=True, symlinks=True)
     python = folder / "bin" / "python"
     site = run(python, "-c", "import site; print(site.getsitepackages()[0])").strip()
-    packages = [p for p in sys.path if p.endswith("site-packages")]
+    for own in Path(site).glob("setuptools*"):  # the one venv brings may be too old for pyproject
+        shutil.rmtree(own)
     wanted = ("numpy", "numpy.libs", "setuptools", "_distutils_hack", "pkg_resources")
-    for package in packages:
+    for package in filter(lambda p: p.endswith("site-packages"), sys.path):
         for entry in Path(package).iterdir():
-            dist = entry.name.startswith(("numpy-", "setuptools-"))
-            if entry.name in wanted or dist:
-                target = Path(site) / entry.name
-                if not target.exists():
-                    target.symlink_to(entry)
+            target = Path(site) / entry.name
+            named = entry.name in wanted or entry.name.startswith(("numpy-", "setuptools-"))
+            if named and not target.exists():
+                target.symlink_to(entry)
     return python
 
 
