@@ -582,7 +582,7 @@ MESSAGES = {
     "matmul vectors": (lambda: gg.ones(3) @ gg.ones(2), ShapeError, "matmul"),
     "matmul batch": (lambda: gg.ones((2, 3, 4)) @ gg.ones((3, 4, 2)), ShapeError, "matmul"),
     "add": (lambda: gg.ones(2) + gg.ones(3), ShapeError, "add"),
-    "add array": (lambda: np.ones(2) + gg.ones(3), ShapeError, "add"),
+    "add array": (lambda: np.ones(2) + gg.ones(3, device="cpu"), ShapeError, "add"),
     "where": (lambda: gg.where(gg.ones(2) > 0, gg.ones(3), 0.0), ShapeError, "where"),
     "linear": (lambda: gg.nn.linear(gg.ones((2, 3)), gg.ones((4, 4))), ShapeError, "matmul"),
     "bias": (lambda: gg.nn.linear(gg.ones(3), gg.eye(3), gg.ones(4)), ShapeError, "linear"),
