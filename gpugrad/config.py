@@ -5,12 +5,14 @@ variable           default  meaning
 =================  =======  ==========================================================
 ``GPUGRAD_FUSE``   ``1``    use the fusion table in backward; ``0`` runs op by op
 ``GPUGRAD_DEVICE`` ``cpu``  where new tensors are created when no device is given
+``GPUGRAD_CHECK``  ``0``    stop at the first NaN or Inf of the forward pass, and at an array
+                            that changed between forward and backward; slow
 =================  =======  ==========================================================
 """
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -20,9 +22,11 @@ class _Flags(threading.local):
     def __init__(self) -> None:
         self.fuse = os.environ.get("GPUGRAD_FUSE", "1") != "0"
         self.device = os.environ.get("GPUGRAD_DEVICE", "cpu")
+        self.check = os.environ.get("GPUGRAD_CHECK", "0") == "1"
 
 
 flags = _Flags()
+on_change: list[Callable[[], None]] = []  # called in the thread whose flags have changed
 
 
 @contextmanager
@@ -40,7 +44,11 @@ def override(**values: object) -> Iterator[None]:
         )
     before = {name: getattr(flags, name) for name in values}
     vars(flags).update(values)
+    for changed in on_change:
+        changed()
     try:
         yield
     finally:
         vars(flags).update(before)
+        for changed in on_change:
+            changed()

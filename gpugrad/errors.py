@@ -29,6 +29,10 @@ class GradientError(GpugradError, RuntimeError):
     """A derivative that cannot be taken: not recorded, already freed, or not a scalar."""
 
 
+class NonFiniteError(GpugradError, FloatingPointError):
+    """A NaN or Inf in the forward pass, found because GPUGRAD_CHECK is on."""
+
+
 class DataError(GpugradError, ValueError):
     """A data file that is missing, cut off or malformed."""
 

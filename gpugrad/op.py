@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad import backend
+from gpugrad import backend, check
 from gpugrad.aval import WEAK, Aval, aval_of, broadcast, listing
+from gpugrad.config import flags
 from gpugrad.errors import DeviceError, DtypeError, GpugradError, message
 from gpugrad.late import functions, ops
 from gpugrad.rules import (
@@ -231,6 +232,8 @@ def _bind_special(op: Op, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
             y = op(*xs, **params)
         finally:
             state.special = True
+        if flags.check:
+            check.after(op, xs, y)
         for watcher in state.watchers:
             watcher(op, xs, y)
         return y

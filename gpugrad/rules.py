@@ -132,21 +132,45 @@ def _from_partial(
     def scaled(g: Any, *values: Any, **params: Any) -> Any:
         factor = d(*values, **params)
         if pulls and g.dtype.kind == "c":
-            factor = ops.conj(factor)
+            factor = conjugate(factor)
         return g * factor
 
     def scaled_or_zero(g: Any, *values: Any, **params: Any) -> Any:
         factor = d(*values, **params)
         if pulls and g.dtype.kind == "c":
-            factor = ops.conj(factor)
+            factor = conjugate(factor)
         product = g * factor
-        if type(factor) in (int, float):
+        if type(factor) in (int, float, complex):
             return product
         if type(product) is np.ndarray and np.isfinite(product.sum()):
             return product  # one cheap look instead of two more arrays
         return ops.where(g == 0, 0, product)
 
-    return reading(scaled_or_zero if singular else scaled, args, keys, inputs)
+    chosen = scaled_or_zero if singular else scaled
+    if keys or len(args) != 1:
+        return reading(chosen, args, keys, inputs)
+
+    # The common case once more without the layers between: it is most of what the tape costs.
+    (name,) = args
+    at = OUTPUT if name == "y" else list(inputs).index(name)
+
+    def rule(g: Any, saved: Sequence[Any], like: Any, params: dict[str, Any]) -> Any:
+        value = saved[at]
+        if singular and type(value) not in (int, float):
+            return scaled_or_zero(g, value)
+        factor = d(value)
+        if pulls and g.dtype.kind == "c":
+            factor = conjugate(factor)
+        return g * factor
+
+    return rule, (at,)
+
+
+def conjugate(x: Any) -> Any:
+    """Conjugate of a Tensor, an array or a number; what is real comes back as it is."""
+    if hasattr(x, "dtype"):
+        return ops.conj(x) if x.dtype.kind == "c" else x
+    return x.conjugate()
 
 
 def forward_rule(op: Any, jvp: str | Callable[..., Any] | None) -> Push | None:

@@ -4,12 +4,13 @@ No recursion, neither to run nor to free: a graph of a million ops is an ordinar
 """
 
 import threading
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from gpugrad import backend
+from gpugrad import backend, check
 from gpugrad.aval import Shape
 from gpugrad.config import flags
 from gpugrad.errors import GradientError, ShapeError, message
@@ -121,6 +122,15 @@ def gradients(
     return [tape.results.get(node) for node in wanted]
 
 
+@contextmanager
+def _in_backward() -> Iterator[None]:
+    before, state.in_backward = state.in_backward, True
+    try:
+        yield
+    finally:
+        state.in_backward = before
+
+
 _accumulating = threading.RLock()
 
 
@@ -137,7 +147,8 @@ class Pass:
         self.targets = targets
         self.create_graph = create_graph
         # Rules run on Tensors when the pass is recorded or carries tangents, else on bare arrays.
-        self.record = create_graph or state.special
+        self.record = create_graph or bool(state.levels or state.watchers)
+        self.check = flags.check
         self.retain = retain or create_graph
         self.cotangents: dict[Node, Cotangent] = {}
         self.owned: set[Node] = set()
@@ -146,7 +157,7 @@ class Pass:
     def run(self, seeds: Sequence[tuple[Node, Tensor]], nodes: Sequence[Node]) -> None:
         for node, _ in seeds:
             self.uses[node] += 1
-        with grad_mode(self.create_graph), np.errstate(all="ignore"):
+        with grad_mode(self.create_graph), np.errstate(all="ignore"), _in_backward():
             for node, cotangent in seeds:
                 self.receive(node, cotangent if self.record else cotangent._data)
             for node in nodes:
@@ -167,6 +178,8 @@ class Pass:
         if type(g) is dict:
             g = self.all_parts(node, g)
         saved: Any = node.saved
+        if self.check:
+            check.before(node)
         if self.record:
             if saved:
                 saved = _as_tensors(node, saved)
@@ -302,7 +315,8 @@ def _off(value: Any) -> Any:
 
 def _freed(node: Node) -> GradientError:
     rule = (
-        f"the graph was freed by an earlier backward (first missing: {node.op.name}, {node.shape})"
+        f"the graph was freed by an earlier backward (first missing: {node.op.name}, {node.shape}"
+        f"{check.called_at(node)})"
     )
     hint = "backward(retain_graph=True) the first time, or compute the loss again"
     return GradientError(message("backward", rule, hint=hint))

@@ -15,12 +15,16 @@ import numpy as np
 
 from gpugrad import backend
 from gpugrad.aval import Aval, Shape
+from gpugrad.config import flags, on_change
 from gpugrad.errors import DtypeError, GradientError, message
 from gpugrad.late import functions
 from gpugrad.operators import Operators
 
 _ndarray = np.ndarray
 _ids = itertools.count()
+
+
+Watcher = Callable[[Any, tuple[Any, ...], Any], None]
 
 
 class _State(threading.local):
@@ -30,11 +34,14 @@ class _State(threading.local):
         self.grad = True
         self.levels: list[int] = []
         self.transforms = 0  # functions being differentiated right now
-        self.watchers: list[Callable[[Any, tuple[Any, ...], Any], None]] = []
-        self.special = False  # forward mode or a watcher wants to see every op
+        self.watchers: list[Watcher] = []
+        self.in_backward = False
+        # Whether something other than plain evaluation wants to see every op: an open level of
+        # forward mode, a watcher, GPUGRAD_CHECK.
+        self.special = flags.check
 
     @contextmanager
-    def watched_by(self, watcher: Callable[[Any, tuple[Any, ...], Any], None]) -> Iterator[None]:
+    def watched_by(self, watcher: "Watcher") -> Iterator[None]:
         """Call ``watcher(op, inputs, output)`` after every op, in this thread."""
         before = self.special
         self.watchers.append(watcher)
@@ -47,6 +54,13 @@ class _State(threading.local):
 
 
 state = _State()
+
+
+def _recheck() -> None:
+    state.special = bool(flags.check or state.levels or state.watchers)
+
+
+on_change.append(_recheck)
 
 
 @contextmanager
@@ -97,7 +111,20 @@ class Node:
     A leaf has ``op`` None. ``saved`` holds the arrays the rules may read, None once they are freed.
     """
 
-    __slots__ = ("__weakref__", "dtype", "id", "op", "params", "parents", "saved", "shape", "sink")
+    __slots__ = (
+        "__weakref__",
+        "dtype",
+        "id",
+        "op",
+        "params",
+        "parents",
+        "saved",
+        "shape",
+        "sink",
+        "trail",
+    )
+
+    trail: tuple[str, Any]  # set under GPUGRAD_CHECK only: where called, checksums of `saved`
 
     def __init__(
         self,
@@ -201,11 +228,11 @@ class Tensor(Operators):
 
     __slots__ = ("__weakref__", "_data", "_leaf", "_node")
 
-    def __init__(self, data: Any, node: Node | None = None) -> None:
+    def __init__(self, data: Any, node: Node | None = None, leaf: Node | None = None) -> None:
         self._data = data
         self._node = node
         # The leaf this handle stands for. It outlives in-place writes, so x.grad stays reachable.
-        self._leaf = node if node is not None and node.op is None else None
+        self._leaf = leaf
 
     # What it is
 
@@ -310,8 +337,17 @@ class Tensor(Operators):
             raise DtypeError(message("index", "only integers are indices", self.dtype))
         return int(self.item())
 
-    def __dlpack__(self, **options: Any) -> Any:
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: Any = None,
+        copy: bool | None = None,
+    ) -> Any:
         host = self.numpy()  # refuses what is on the tape
+        given = {"stream": stream, "max_version": max_version, "dl_device": dl_device, "copy": copy}
+        options = {key: value for key, value in given.items() if value is not None}
         if type(self._data) is not np.ndarray:
             return self._data.__dlpack__(**options)
         try:
@@ -343,9 +379,8 @@ class Tensor(Operators):
         return self._node is None or self._node.op is None
 
     def _sink(self) -> Sink | None:
-        if self._leaf is not None:
-            return self._leaf.sink
-        return None if self._node is None else self._node.sink
+        node = self._leaf or self._node
+        return None if node is None else node.sink
 
     @property
     def grad(self) -> "Tensor | None":

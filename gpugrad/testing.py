@@ -1,16 +1,84 @@
 """Checking derivatives: numerical against analytic. Imports transforms."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpugrad.errors import DtypeError, GradientError, message
 from gpugrad.late import functions
-from gpugrad.tensor import Tensor
-from gpugrad.transforms import jvp, vjp
+from gpugrad.tensor import Tensor, state
+from gpugrad.transforms import jacobian, jvp, vjp
 
-__all__ = ["gradcheck", "numerical_jvp"]
+__all__ = ["Costs", "cost_report", "count_ops", "gradcheck", "numerical_jvp"]
+
+
+def count_ops(f: Callable[..., Any], *args: Any) -> dict[str, int]:
+    """How often each op ran while computing ``f(*args)``, backward and forward passes included.
+
+    >>> import gpugrad as gg
+    >>> gg.testing.count_ops(lambda x: gg.sin(x) * x + x, 2.0)
+    {'sin': 1, 'multiply': 1, 'add': 1}
+    """
+    counts: dict[str, int] = {}
+
+    def count(op: Any, xs: Any, y: Any) -> None:
+        counts[op.name] = counts.get(op.name, 0) + 1
+
+    lifted = [functions.asarray(np.float64(x) if type(x) is float else x) for x in args]
+    with state.watched_by(count):
+        f(*lifted)
+    return counts
+
+
+class Costs(NamedTuple):
+    """Numbers of ops: of ``f``, of one pass of each mode, of the whole jacobian by each mode."""
+
+    inputs: int
+    outputs: int
+    value: int
+    forward_pass: int
+    reverse_pass: int
+    jacobian_forward: int
+    jacobian_reverse: int
+
+    def __str__(self) -> str:
+        return (
+            f"f: {self.inputs} inputs, {self.outputs} outputs, {self.value} ops\n"
+            f"one pass:  forward mode {self.forward_pass:8d} ops, reverse {self.reverse_pass:8d}\n"
+            f"jacobian:  forward mode {self.jacobian_forward:8d} ops "
+            f"(a pass an input), reverse {self.jacobian_reverse:8d} (a pass an output)"
+        )
+
+
+def cost_report(f: Callable[..., Any], x: Any) -> Costs:
+    """What derivatives of ``f`` at the array ``x`` cost, in ops that were really run.
+
+    Forward mode takes one pass for each input, reverse mode one for each output, whatever the
+    number of the other: Griewank and Walther 2008, chapter 3.
+
+    >>> import gpugrad as gg, numpy as np
+    >>> costs = gg.testing.cost_report(lambda x: gg.tanh(x).sum(), np.ones(100))
+    >>> costs.jacobian_forward > 50 * costs.jacobian_reverse
+    True
+    """
+    x = functions.asarray(x)
+    ones = functions.ones_like(x)
+
+    def total(run: Callable[[], Any]) -> int:
+        return sum(count_ops(run).values())
+
+    out = f(x)
+    cotangent = functions.ones_like(out)
+    return Costs(
+        inputs=x.size,
+        outputs=out.size,
+        value=total(lambda: f(x)),
+        forward_pass=total(lambda: jvp(f, (x,), (ones,))),
+        reverse_pass=total(lambda: vjp(f, x)[1](cotangent)),
+        jacobian_forward=total(lambda: jacobian(f, "forward")(x)),
+        jacobian_reverse=total(lambda: jacobian(f, "reverse")(x)),
+    )
 
 
 def numerical_jvp(

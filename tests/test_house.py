@@ -19,6 +19,7 @@ LAYERS = [
     ["backend"],
     ["operators"],
     ["tensor"],
+    ["check"],
     ["op"],
     ["ops"],
     ["fuse", "forward"],

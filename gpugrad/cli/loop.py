@@ -53,7 +53,7 @@ class Loop:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.MLP,
         optimizer: optim.Optimizer,
         train: Dataset,
         test: Dataset,

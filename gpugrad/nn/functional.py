@@ -6,6 +6,7 @@ from gpugrad.aval import aval_of, normalize_axis
 from gpugrad.errors import DtypeError, ShapeError, message
 from gpugrad.late import functions, ops
 from gpugrad.ops import nn as declared
+from gpugrad.ops.index import check_range
 from gpugrad.tensor import Tensor
 
 
@@ -151,6 +152,52 @@ def mse(prediction: Any, target: Any, reduction: str = "mean") -> Tensor:
     """
     prediction, target = _pair("mse", prediction, target)
     return _reduce("mse", ops.square(prediction - target), reduction)
+
+
+def l1(prediction: Any, target: Any, reduction: str = "mean") -> Tensor:
+    """Mean absolute error ``|prediction − target|``, both of the same shape.
+
+    >>> import gpugrad as gg
+    >>> gg.nn.l1(gg.asarray([1.0, 3.0]), gg.asarray([1.0, 1.0])).item()
+    1.0
+    """
+    prediction, target = _pair("l1", prediction, target)
+    return _reduce("l1", ops.abs(prediction - target), reduction)
+
+
+def huber(prediction: Any, target: Any, delta: float = 1.0, reduction: str = "mean") -> Tensor:
+    """``d²/2`` for ``d = |prediction − target| ≤ delta``, else ``delta (d − delta/2)``.
+
+    Huber 1964. Both of the same shape.
+
+    >>> import gpugrad as gg
+    >>> gg.nn.huber(gg.asarray([1.5, 3.0]), gg.asarray([1.0, 1.0]), reduction="none").tolist()
+    [0.125, 1.5]
+    """
+    if not delta > 0:
+        raise DtypeError(message("huber", "delta is a number > 0", delta))
+    prediction, target = _pair("huber", prediction, target)
+    size = ops.abs(prediction - target)
+    inner = functions.minimum(size, delta)
+    return _reduce("huber", inner * (size - 0.5 * inner), reduction)
+
+
+def nll(log_probabilities: Any, labels: Any, reduction: str = "mean") -> Tensor:
+    """``−log_probabilities[i, labels[i]]``: the loss behind `log_softmax`.
+
+    ``log_probabilities`` (n, classes), ``labels`` (n,) integers; raises as `cross_entropy`, which
+    does both steps at once.
+
+    >>> import gpugrad as gg
+    >>> gg.nn.nll(gg.nn.log_softmax(gg.zeros((1, 4))), gg.asarray([2])).item()
+    1.3862943649291992
+    """
+    rows = _floating("nll", log_probabilities)
+    labels = _beside(rows, labels)
+    declared.cross_entropy.aval(aval_of(rows), aval_of(labels))
+    check_range("nll", labels.detach()._data, rows.shape[1])
+    index = functions.arange(rows.shape[0], device=rows.device)
+    return _reduce("nll", -rows[index, labels], reduction)
 
 
 def _floating(op: str, x: Any) -> Tensor:
