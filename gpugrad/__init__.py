@@ -16,9 +16,10 @@ from gpugrad.tensor import Tensor, enable_grad, is_grad_enabled, no_grad
 from gpugrad.transforms import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 
 if TYPE_CHECKING:
-    from gpugrad import data, io, testing
+    from gpugrad import data, fft, io, linalg, testing
 
 __version__ = "0.1.0"
+__array_api_version__ = "2025.12"
 
 __all__ = [
     "Function",
@@ -29,6 +30,7 @@ __all__ = [
     "data",
     "enable_grad",
     "errors",
+    "fft",
     "grad",
     "hessian",
     "hvp",
@@ -36,6 +38,7 @@ __all__ = [
     "is_grad_enabled",
     "jacobian",
     "jvp",
+    "linalg",
     "nn",
     "no_grad",
     "optim",
@@ -49,7 +52,7 @@ __all__ = [
 del fuse, ops, tape  # imported for what they declare
 
 # Imported when first asked for: what they need costs as much as the rest of the package.
-_ON_DEMAND = ("data", "io", "testing")
+_ON_DEMAND = ("data", "fft", "io", "linalg", "testing")
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpugrad.errors import DtypeError, ShapeError, message
+from gpugrad.errors import AxisError, DtypeError, ShapeError, message
 
 Shape = tuple[int, ...]
 
@@ -72,9 +72,7 @@ def normalize_axis(op: str, axis: int, ndim: int) -> int:
         raise DtypeError(message(op, "axis must be an integer", repr(axis)))
     if not -ndim <= axis < ndim:
         hint = f"an axis in {-ndim}..{ndim - 1}" if ndim else "axis=None"
-        raise ShapeError(
-            message(op, "axis is outside the array", f"axis {axis}, ndim {ndim}", hint)
-        )
+        raise AxisError(message(op, "axis is outside the array", f"axis {axis}, ndim {ndim}", hint))
     return int(axis) % ndim
 
 

@@ -21,6 +21,10 @@ class BoundsError(GpugradError, IndexError):
     """An index or a label outside its range."""
 
 
+class AxisError(ShapeError, BoundsError):
+    """An axis the array does not have; a ValueError and an IndexError, as NumPy's."""
+
+
 class DeviceError(GpugradError, RuntimeError):
     """A device that is absent, unusable, or mixed with another."""
 

@@ -106,7 +106,7 @@ class Op:
                 if node is not None:
                     tracked |= bit
             else:
-                values.append(x if type(x) in WEAK else _admit(x))
+                values.append(x if type(x) in WEAK else _admit(x, xs))
                 nodes.append(None)
             bit += bit
         if data is None:
@@ -173,9 +173,14 @@ def _nothing(values: list[Any]) -> tuple[Any, ...]:
     return ()
 
 
-def _admit(x: Any) -> Any:
-    """An operand that is neither tensor nor number: arrays as they are, lists as asarray's."""
-    if isinstance(x, (list, tuple)) or (type(x) is _ndarray and x.dtype.kind not in "biufc"):
+def _admit(x: Any, xs: tuple[Any, ...]) -> Any:
+    """An operand that is no tensor and no number. Numbers in a list are weak, as bare ones are."""
+    if isinstance(x, (list, tuple)):
+        lifted = functions.asarray(x)
+        beside = next((other.dtype for other in xs if type(other) is Tensor), lifted.dtype)
+        weak = lifted.dtype == np.float32 and beside.kind == "f"
+        return functions.asarray(x, dtype=beside)._data if weak else lifted._data
+    if type(x) is _ndarray and x.dtype.kind not in "biufc":
         return functions.asarray(x)._data
     return x
 
@@ -226,6 +231,7 @@ def is_array(value: Any) -> bool:
 def _bind_special(op: Op, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
     """Strip the innermost level, run the op below it, and push the tangents through ``op.jvp``."""
     level = max([x._data.level for x in xs if _level(x) >= 0], default=-1)
+    xs = tuple([x if type(x) is Tensor or type(x) in WEAK else _admit(x, xs) for x in xs])
     if level < 0:
         state.special = False
         try:
@@ -265,7 +271,7 @@ def _dual(level: int, y: Tensor, tangent: Tensor | None) -> Any:
     if tangent.shape != y.shape:
         tangent = functions.broadcast_to(tangent, y.shape)
     if tangent.dtype != y.dtype:
-        tangent = functions.astype(tangent, y.dtype)
+        tangent = ops.astype(tangent, dtype=y.dtype)
     return Dual(level, y._data, tangent)
 
 

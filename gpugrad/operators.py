@@ -280,8 +280,8 @@ class Operators:
         return functions.squeeze(self, axis)
 
     def astype(self, dtype: Any) -> "Tensor":
-        """The values in another dtype; the gradient comes back in this one's."""
-        return functions.astype(self, dtype)
+        """The values in another dtype, ``self`` if it has it; its gradient has this one's dtype."""
+        return functions.astype(self, dtype, copy=False)
 
     def to(self, device: str) -> "Tensor":
         """The value on ``device``; off the tape, and a copy only if it has to move."""

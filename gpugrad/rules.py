@@ -142,9 +142,10 @@ def _from_partial(
         product = g * factor
         if type(factor) in (int, float, complex):
             return product
-        if type(product) is np.ndarray and np.isfinite(product.sum()):
-            return product  # one cheap look instead of two more arrays
-        return ops.where(g == 0, 0, product)
+        if _is_finite(product):
+            return product  # one cheap look instead of more arrays
+        # Only 0·∞ is touched: elsewhere the product's own derivative is needed for the next order.
+        return ops.where(ops.logical_and(ops.isnan(product), g == 0), 0, product)
 
     chosen = scaled_or_zero if singular else scaled
     if keys or len(args) != 1:
@@ -164,6 +165,15 @@ def _from_partial(
         return g * factor
 
     return rule, (at,)
+
+
+def _is_finite(x: Any) -> bool:
+    """Whether a host value is finite throughout; what cannot be told cheaply counts as not."""
+    while hasattr(x, "_data"):  # a Tensor, and under it the value without tangents
+        x = x._data
+        while hasattr(x, "primal"):
+            x = x.primal
+    return isinstance(x, (np.ndarray, np.generic)) and bool(np.isfinite(x.sum()))
 
 
 def conjugate(x: Any) -> Any:

@@ -208,7 +208,9 @@ class Pass:
         """Keep the cotangent of one output until those of its siblings have come."""
         (parent,) = node.parents
         if parent in self.uses:
-            self.cotangents.setdefault(parent, {})[node.params["index"]] = g
+            given = self.cotangents.setdefault(parent, {})
+            i = node.params["index"]  # more nodes than one stand for an output that a rule has read
+            given[i] = given[i] + g if i in given else g
 
     def all_parts(self, node: Node, given: dict[int, Cotangent]) -> tuple[Cotangent, ...]:
         """A cotangent for every output of an op with several; zeros where none came."""

@@ -92,7 +92,24 @@ def numerical_jvp(
 
 def _value(f: Callable[..., Tensor], args: Sequence[Any]) -> Any:
     out = f(*[functions.asarray(x) for x in args])
-    return np.asarray(out.detach().to("cpu").numpy(), dtype=np.float64)
+    host = np.asarray(out.detach().to("cpu").numpy())
+    return host.astype(np.complex128 if host.dtype.kind == "c" else np.float64)
+
+
+def _coordinates(a: Any) -> Any:
+    """Real numbers as they are; complex ones as (real, imaginary) along a new last axis."""
+    a = np.asarray(a)
+    return np.stack([a.real, a.imag], axis=-1) if a.dtype.kind == "c" else a
+
+
+def _unit(like: Any, at: tuple[int, ...]) -> Any:
+    """1 (or i) in one coordinate of an array like ``like``, else 0."""
+    unit = np.zeros_like(like)
+    if unit.dtype.kind == "c":
+        unit[at[:-1]] = (1, 1j)[at[-1]]
+    else:
+        unit[at] = 1.0
+    return unit
 
 
 def gradcheck(
@@ -108,12 +125,13 @@ def gradcheck(
     """Compare every derivative of ``f`` at ``args`` with central differences.
 
     First order: the vjp of every output entry and the jvp along every input entry. Second order
-    (``order=2``): the jvp of the vjp, and the vjp of the vjp, along random directions.
+    (``order=2``): the jvp of the vjp, and the vjp of the vjp, along random directions. A complex
+    argument or result counts as two real ones, and its gradient is dL/dRe + i·dL/dIm.
 
     Parameters
     ----------
     f : takes tensors, returns one tensor of any shape.
-    args : floating arrays or numbers; they are raised to float64.
+    args : floating or complex arrays or numbers; they are raised to double precision.
     eps : step of the difference, in the units of the arguments.
 
     Raises
@@ -129,9 +147,9 @@ def gradcheck(
     """
     xs = [np.asarray(x.detach().numpy() if isinstance(x, Tensor) else x) for x in args]
     for x in xs:
-        if x.dtype.kind not in "f":
+        if x.dtype.kind not in "fc":
             raise DtypeError(message("gradcheck", "arguments are floating", x.dtype))
-    xs = [x.astype(np.float64) for x in xs]
+    xs = [x.astype(np.complex128 if x.dtype.kind == "c" else np.float64) for x in xs]
     _first_order(f, xs, eps, rtol, atol)
     if order >= 2:
         _second_order(f, xs, eps, rtol, atol, np.random.default_rng(seed))
@@ -139,21 +157,20 @@ def gradcheck(
 
 
 def _first_order(f: Any, xs: list[Any], eps: float, rtol: float, atol: float) -> None:
-    out, pullback = vjp(f, *xs)
-    shape = np.shape(out)
+    _, pullback = vjp(f, *xs)
+    out = _value(f, xs)
+    shape = _coordinates(out).shape
     for i, x in enumerate(xs):
-        numeric = np.empty((*shape, *x.shape))
+        numeric = np.empty((*shape, *_coordinates(x).shape))
         forward = np.empty_like(numeric)
-        for at in np.ndindex(x.shape):
+        for at in np.ndindex(numeric.shape[len(shape) :]):
             tangents = [np.zeros_like(other) for other in xs]
-            tangents[i][at] = 1.0
-            numeric[(..., *at)] = numerical_jvp(f, xs, tangents, eps)
-            forward[(..., *at)] = jvp(f, xs, tangents)[1]
+            tangents[i] = _unit(x, at)
+            numeric[(..., *at)] = _coordinates(numerical_jvp(f, xs, tangents, eps))
+            forward[(..., *at)] = _coordinates(jvp(f, xs, tangents)[1])
         reverse = np.empty_like(numeric)
         for place in np.ndindex(shape):
-            cotangent = np.zeros(shape)
-            cotangent[place] = 1.0
-            reverse[place] = pullback(cotangent)[i]
+            reverse[place] = _coordinates(pullback(_unit(out, place))[i])
         _compare("vjp", i, reverse, numeric, len(shape), rtol, atol)
         _compare("jvp", i, forward, numeric, len(shape), rtol, atol)
 
@@ -161,15 +178,15 @@ def _first_order(f: Any, xs: list[Any], eps: float, rtol: float, atol: float) ->
 def _second_order(
     f: Any, xs: list[Any], eps: float, rtol: float, atol: float, rng: np.random.Generator
 ) -> None:
-    cotangent = rng.standard_normal(np.shape(_value(f, xs)))
-    tangents = [rng.standard_normal(x.shape) for x in xs]
-    weights = [rng.standard_normal(x.shape) for x in xs]
+    cotangent = _random_like(_value(f, xs), rng)
+    tangents = [_random_like(x, rng) for x in xs]
+    weights = [_random_like(x, rng) for x in xs]
 
     def directional(*args: Any) -> Tensor:
         """⟨weights, vjp of f⟩: a scalar whose derivative needs the second derivative of f."""
         _, pullback = vjp(f, *args)
         parts = [
-            functions.sum(g * functions.asarray(w, device=g.device))
+            functions.sum(functions.real(g * functions.asarray(w.conj(), device=g.device)))
             for g, w in zip(pullback(cotangent), weights, strict=True)
         ]
         total: Tensor = parts[0]
@@ -180,9 +197,16 @@ def _second_order(
     numeric = numerical_jvp(directional, xs, tangents, eps)
     forward = jvp(directional, xs, tangents)[1]
     gradients = vjp(directional, *xs)[1](1.0)
-    reverse = sum(float((g * dx).sum()) for g, dx in zip(gradients, tangents, strict=True))
+    reverse = sum(
+        float((g * dx.conj()).sum().real) for g, dx in zip(gradients, tangents, strict=True)
+    )
     _compare("jvp of vjp", None, np.asarray(forward), np.asarray(numeric), 0, rtol, atol)
     _compare("vjp of vjp", None, np.asarray(reverse), np.asarray(numeric), 0, rtol, atol)
+
+
+def _random_like(a: Any, rng: np.random.Generator) -> Any:
+    x = rng.standard_normal(np.shape(a))
+    return x + 1j * rng.standard_normal(np.shape(a)) if a.dtype.kind == "c" else x
 
 
 def _compare(

@@ -117,18 +117,22 @@ UNARY: dict[str, tuple[Any, Any]] = {
     "isinf": (np.isinf, real),
     "isnan": (np.isnan, real),
     "logical_not": (np.logical_not, bools),
+    "signbit": (np.signbit, real),
     "bitwise_invert": (np.invert, ints),
 }
 
 BINARY: dict[str, tuple[Any, Any, Any]] = {
     "add": (np.add, real, real),
     "atan2": (np.arctan2, positive, positive),
+    "copysign": (np.copysign, real, real),
     "divide": (np.divide, real, positive),
+    "floor_divide": (np.floor_divide, real, positive),
     "hypot": (np.hypot, positive, positive),
     "logaddexp": (np.logaddexp, real, real),
     "maximum": (np.maximum, apart, real),
     "minimum": (np.minimum, apart, real),
     "multiply": (np.multiply, real, real),
+    "nextafter": (np.nextafter, real, real),
     "pow": (np.power, positive, real),
     "remainder": (np.remainder, real, positive),
     "subtract": (np.subtract, real, real),
@@ -138,7 +142,6 @@ BINARY: dict[str, tuple[Any, Any, Any]] = {
     "bitwise_right_shift": (np.right_shift, ints, ints),
     "bitwise_xor": (np.bitwise_xor, ints, ints),
     "equal": (np.equal, ints, ints),
-    "floor_divide": (np.floor_divide, real, positive),
     "greater": (np.greater, real, real),
     "greater_equal": (np.greater_equal, ints, ints),
     "less": (np.less, real, real),
@@ -156,8 +159,11 @@ WITHOUT_DERIVATIVE = {
     "any",
     "argmax",
     "argmin",
+    "argsort",
+    "isin",
     "one_hot",
     "rmsprop",
+    "searchsorted",
     "sgd",
     "sgd_momentum",
     "stays",
@@ -564,3 +570,106 @@ case(
     real(3),
     real(3),
 )
+
+# Recurrences
+
+case(
+    "recurrence",
+    lambda a, b: ops.recurrence(a, b, axis=1),
+    lambda a, b: np.stack(
+        [
+            sum((a[:, k + 1 : i + 1].prod(1) * b[:, k] for k in range(i + 1)), np.zeros(2))
+            for i in range(5)
+        ],
+        1,
+    ),
+    real(2, 5),
+    real(2, 5),
+)
+for note, x in {
+    "": real(2, 5),
+    "one-zero-": np.array([[1.5, 0.0, -2.0, 0.5]]),
+    "two-zeros-": np.array([[0.0, 3.0, 0.0, 2.0]]),
+    "empty-": real(2, 0),
+}.items():
+    case(
+        "cumprod",
+        lambda x: ops.cumprod(x, axis=1),
+        lambda x: np.cumprod(x, axis=1),
+        x,
+        note=note,
+    )
+
+# Order and search
+
+for descending in (False, True):
+    case(
+        "argsort",
+        lambda x, d=descending: gg.argsort(x, axis=0, descending=d),
+        lambda x, d=descending: np.argsort(-x if d else x, 0, kind="stable"),
+        apart(4, 3),
+        note="down-" if descending else "",
+    )
+    case(
+        "getitem",
+        lambda x, d=descending: gg.sort(x, axis=0, descending=d),
+        lambda x, d=descending: np.sort(x, 0)[::-1] if d else np.sort(x, 0),
+        apart(4, 3),
+        note="sort-down-" if descending else "sort-",
+    )
+for side in ("left", "right"):
+    case(
+        "searchsorted",
+        lambda a, v, s=side: gg.searchsorted(a, v, side=s),
+        lambda a, v, s=side: np.searchsorted(a, v, s),
+        np.array([1, 2, 2, 5]),
+        ints(3, 4),
+        note=f"{side}-",
+    )
+case("isin", gg.isin, np.isin, ints(3, 4), ints(2))
+case(
+    "getitem",
+    lambda x: gg.take_along_axis(x, np.array([[0, 2, 2], [1, 0, 1]]), axis=1),
+    lambda x: np.take_along_axis(x, np.array([[0, 2, 2], [1, 0, 1]]), 1),
+    real(2, 3),
+    note="along-",
+)
+case(
+    "broadcast_to",
+    lambda x: gg.repeat(x, 3, axis=1),
+    lambda x: np.repeat(x, 3, 1),
+    real(2, 3),
+    note="repeat-",
+)
+case(
+    "getitem",
+    lambda x: gg.repeat(x, np.array([2, 0, 1]), axis=1),
+    lambda x: np.repeat(x, [2, 0, 1], 1),
+    real(2, 3),
+    note="repeats-",
+)
+case(
+    "broadcast_to",
+    lambda x: gg.tile(x, (2, 1, 3)),
+    lambda x: np.tile(x, (2, 1, 3)),
+    real(2, 3),
+    note="tile-",
+)
+case(
+    "subtract",
+    lambda x: gg.diff(x, axis=0, n=2, prepend=x[:1]),
+    lambda x: np.diff(x, axis=0, n=2, prepend=x[:1]),
+    real(4, 3),
+    note="diff-",
+)
+case(
+    "getitem",
+    lambda x: gg.unstack(x, axis=1)[2],
+    lambda x: x[:, 2],
+    real(2, 3),
+    note="unstack-",
+)
+
+from cases_linalg import CASES as more  # noqa: E402  (it is written with what stands above)
+
+CASES.extend(more)

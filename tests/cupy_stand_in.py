@@ -73,7 +73,9 @@ def _plain(x: Any) -> Any:
 def _ours(x: Any) -> Any:
     if isinstance(x, (np.ndarray, np.generic)):
         return np.asarray(x).view(ndarray)
-    return type(x)(_ours(part) for part in x) if isinstance(x, (tuple, list)) else x
+    if isinstance(x, (tuple, list)):
+        return (list if isinstance(x, list) else tuple)(_ours(part) for part in x)
+    return x
 
 
 def _wrapped(shape: tuple[int, ...], index: Any) -> Any:
@@ -87,7 +89,11 @@ class _Module(types.ModuleType):
     """NumPy's functions under CuPy's name."""
 
     def __getattr__(self, name: str) -> Any:
-        thing = getattr(np, name)
+        thing = getattr(self.__dict__.get("source", np), name)
+        if isinstance(thing, types.ModuleType):  # linalg, fft
+            module = _Module(f"cupy.{name}")
+            module.source = thing
+            return module
         if not callable(thing) or isinstance(thing, type):
             return thing
         if isinstance(thing, np.ufunc):

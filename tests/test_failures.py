@@ -505,10 +505,10 @@ def test_mixed_shapes_in_cross_entropy(logits, labels, device):
     "f",
     [
         lambda x: gg.sum(gg.asarray(np.array([x[0], x[1]]))),
-        lambda x: gg.sum(gg.asarray(np.sort(x))),
+        lambda x: gg.sum(gg.asarray(np.unwrap(x))),
         lambda x: gg.sum(gg.asarray([x[0], x[1]])),
-        lambda x: gg.sum(gg.asarray(np.vstack([x, x]))),
-        lambda x: gg.asarray(np.linalg.norm(x)),
+        lambda x: gg.sum(gg.asarray(np.partition(x, 1))),
+        lambda x: gg.sum(gg.asarray(np.spacing(x))),
         lambda x: gg.asarray(x.numpy()).sum(),
         lambda x: gg.from_dlpack(np.from_dlpack(x)).sum(),
     ],

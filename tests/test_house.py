@@ -24,6 +24,7 @@ LAYERS = [
     ["ops"],
     ["fuse", "forward"],
     ["tape", "namespace"],
+    ["linalg", "fft"],
     ["transforms"],
     ["function"],
     ["random", "testing", "io"],

@@ -4,11 +4,24 @@ Here arguments are checked, defaults applied, and what is no Tensor lifted; the 
 """
 
 from gpugrad.late import functions as _functions
-from gpugrad.namespace import array, constants, creation, elementwise, protocols
+from gpugrad.namespace import (
+    array,
+    constants,
+    creation,
+    elementwise,
+    info,
+    linalg,
+    manipulation,
+    numpy,
+    protocols,
+    searching,
+)
 
-__all__ = [*array.__all__, *constants.__all__, *creation.__all__, *elementwise.__all__]
+_MODULES = (array, constants, creation, elementwise, info, linalg, manipulation, numpy, searching)
 
-for _module in (array, constants, creation, elementwise):
+__all__ = [name for module in _MODULES for name in module.__all__]
+
+for _module in _MODULES:
     for _name in _module.__all__:
         globals()[_name] = getattr(_module, _name)
         setattr(_functions, _name, globals()[_name])

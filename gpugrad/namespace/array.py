@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad.aval import normalize_axes, normalize_axis
+from gpugrad.aval import WEAK, normalize_axes, normalize_axis
 from gpugrad.errors import DtypeError, ShapeError, message
 from gpugrad.late import ops
-from gpugrad.namespace.creation import asarray, astype
+from gpugrad.namespace.creation import asarray, astype, full
 from gpugrad.ops.index import split_key
 from gpugrad.tensor import Tensor, sole_owner, state
 
@@ -21,6 +21,7 @@ __all__ = [
     "argmin",
     "broadcast_to",
     "concat",
+    "cumulative_prod",
     "cumulative_sum",
     "expand_dims",
     "flip",
@@ -197,7 +198,8 @@ def setitem(x: Tensor, index: Any, value: Any) -> None:
     indices = [_index_array(x, a) for a in arrays]
     reuse = not state.special and sole_owner(x)
     if not isinstance(value, Tensor):
-        value = asarray(value, device=x.device)
+        weak = np.result_type(x.dtype, value) if type(value) in WEAK else None
+        value = asarray(value, dtype=weak, device=x.device)
     if not np.can_cast(value.dtype, x.dtype, "same_kind"):
         got = f"{value.dtype} into {x.dtype}"
         hint = f"x = x.astype({value.dtype}) before, or value.astype({x.dtype})"
@@ -236,6 +238,13 @@ def _reduce(op: Any, x: Any, axis: Axis, keepdims: bool) -> Tensor:
     return op(x, axis=axes, keepdims=keepdims)  # type: ignore[no-any-return]
 
 
+def _totalled(op: Any, x: Any, axis: Axis, dtype: Any, keepdims: bool) -> Tensor:
+    if dtype is None:
+        return _reduce(op, x, axis, keepdims)
+    # Small integers would come back wider.
+    return astype(_reduce(op, astype(x, dtype), axis, keepdims), dtype)
+
+
 def sum(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Tensor:
     """Sum over ``axis`` (all by default); half precision accumulates in float32.
 
@@ -243,7 +252,7 @@ def sum(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = Fal
     >>> gg.sum(gg.ones((2, 3)), axis=0).tolist()
     [2.0, 2.0, 2.0]
     """
-    return _reduce(ops.sum, x if dtype is None else astype(x, dtype), axis, keepdims)
+    return _totalled(ops.sum, x, axis, dtype, keepdims)
 
 
 def prod(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Tensor:
@@ -253,7 +262,7 @@ def prod(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = Fa
     >>> gg.grad(lambda x: gg.prod(x))(gg.asarray([0.0, 3.0])).tolist()
     [3.0, 0.0]
     """
-    return _reduce(ops.prod, x if dtype is None else astype(x, dtype), axis, keepdims)
+    return _totalled(ops.prod, x, axis, dtype, keepdims)
 
 
 def mean(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -294,7 +303,8 @@ def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool
     """Variance over ``axis``; the sum of squares is divided by ``n − correction``."""
     x = asarray(x)
     centred = x - mean(x, axis=axis, keepdims=True)
-    total = sum(centred * centred, axis=axis, keepdims=keepdims)
+    squares = ops.real(centred * ops.conj(centred)) if x.dtype.kind == "c" else centred * centred
+    total = sum(squares, axis=axis, keepdims=keepdims)
     return total / (_degrees("var", x, axis, correction) or math.nan)
 
 
@@ -338,20 +348,45 @@ def argmin(x: Any, /, *, axis: int | None = None, keepdims: bool = False) -> Ten
 def cumulative_sum(
     x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False
 ) -> Tensor:
-    """Sum of the values up to and including each place along ``axis``."""
+    """Sum of the values up to and including each place along ``axis``.
+
+    >>> import gpugrad as gg
+    >>> gg.cumulative_sum(gg.asarray([1, 2, 3])).tolist()
+    [1, 3, 6]
+    """
+    return _cumulative("cumulative_sum", ops.cumsum, 0, x, axis, dtype, include_initial)
+
+
+def cumulative_prod(
+    x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False
+) -> Tensor:
+    """Product of the values up to and including each place along ``axis``.
+
+    Its gradient is exact where values are 0.
+
+    >>> import gpugrad as gg
+    >>> gg.cumulative_prod(gg.asarray([1, 2, 3])).tolist()
+    [1, 2, 6]
+    """
+    return _cumulative("cumulative_prod", ops.cumprod, 1, x, axis, dtype, include_initial)
+
+
+def _cumulative(
+    name: str, op: Any, initial: int, x: Any, axis: int | None, dtype: Any, include_initial: bool
+) -> Tensor:
     x = asarray(x)
     if axis is None:
         if x.ndim != 1:
-            rule = "axis may be left out for 1-d only"
-            raise ShapeError(message("cumulative_sum", rule, x.shape))
+            raise ShapeError(message(name, "axis may be left out for 1-d only", x.shape))
         axis = 0
-    axis = normalize_axis("cumulative_sum", axis, x.ndim)
-    y = ops.cumsum(x if dtype is None else astype(x, dtype), axis=axis)
+    axis = normalize_axis(name, axis, x.ndim)
+    y: Tensor = op(x if dtype is None else astype(x, dtype), axis=axis)
+    if dtype is not None:
+        y = astype(y, dtype)
     if not include_initial:
         return y
     first = (*y.shape[:axis], 1, *y.shape[axis + 1 :])
-    zero = asarray(np.zeros(first, y.dtype), device=y.device)
-    return concat([zero, y], axis=axis)
+    return concat([full(first, initial, dtype=y.dtype, device=y.device), y], axis=axis)
 
 
 # Matrices

@@ -162,7 +162,11 @@ def astype(x: Tensor, dtype: Any, /, *, copy: bool = True, device: str | None = 
     if wanted.kind not in _KINDS:
         raise DtypeError(message("astype", "tensors hold numbers and booleans", wanted))
     if wanted == x.dtype:
-        return x
+        return Tensor(x._data, x._node) if copy else x  # a handle of its own: values never change
+    if x.dtype.kind == "c" and wanted.kind not in "cb":
+        rule = "a complex number has two parts"
+        hint = "gg.real(x), gg.imag(x) or gg.abs(x)"
+        raise DtypeError(message("astype", rule, f"{x.dtype} to {wanted}", hint))
     return ops.astype(x if wanted.kind in "fc" else x.detach(), dtype=wanted)
 
 
@@ -236,9 +240,10 @@ def full(shape: Any, fill_value: Any, *, dtype: Any = None, device: str | None =
     >>> gg.full(2, 7).dtype
     dtype('int64')
     """
-    value = asarray(fill_value, device=device)
-    dtype = value.dtype if dtype is None else dtype
-    return _made("full", (_shape(shape), value.item()), dtype, device)
+    value = asarray(fill_value, dtype=dtype, device=device)
+    if value.requires_grad:
+        return ops.broadcast_to(value, shape=_shape(shape))
+    return _made("full", (_shape(shape), value.item()), value.dtype, device)
 
 
 def _like(make: Any, x: Any, dtype: Any, device: str | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Elementwise ops, each declared by its partial derivatives. Imports op and late only.
+"""Elementwise ops, each declared by its partial derivatives. Imports op and rules only.
 
 Where a function has a corner the subgradient is written beside it. ``singular`` marks a partial
 that can be infinite; there a cotangent of exactly 0 stays 0.
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad.op import elementwise
+from gpugrad.rules import conjugate
 
 
 def pick(c: Any, a: Any, b: Any) -> Any:
@@ -55,17 +56,60 @@ power = elementwise(
     ],
     singular=True,
 )
-floor_divide = elementwise("floor_divide", lambda xp, a, b: xp.floor_divide(a, b))
+floor_divide = elementwise(
+    "floor_divide",
+    lambda xp, a, b: xp.floor_divide(a, b),
+    [lambda g: g * 0, lambda g: g * 0],
+)
 remainder = elementwise(
     "remainder",
     lambda xp, a, b: xp.remainder(a, b),
     [1, lambda a, b: -floor(a / b)],
 )
-absolute = elementwise("abs", lambda xp, x: xp.abs(x), [lambda x: sign(x)])  # 0 at 0
-sign = elementwise("sign", lambda xp, x: xp.sign(x), [lambda g: g * 0])
-floor = elementwise("floor", lambda xp, x: xp.floor(x), [lambda g: g * 0])
-ceil = elementwise("ceil", lambda xp, x: xp.ceil(x), [lambda g: g * 0])
-trunc = elementwise("trunc", lambda xp, x: xp.trunc(x), [lambda g: g * 0])
+absolute = elementwise(  # 0 at 0
+    "abs",
+    lambda xp, x: xp.abs(x),
+    [lambda x: sign(x)],
+    jvp=lambda dx, x: real(dx * conjugate(sign(x))),
+)
+
+
+def _sign(xp: Any, x: Any) -> Any:
+    if x.dtype.kind != "c":
+        return xp.sign(x)
+    size = xp.abs(x)  # CuPy's own sign of a complex number is that of its real part
+    return xp.where(size == 0, 0, x / xp.where(size == 0, 1, size)).astype(x.dtype, copy=False)
+
+
+def _turn(d: Any, x: Any, y: Any) -> Any:
+    """Of a complex x only the angle counts: what of ``d`` is across x, divided by ``|x|``."""
+    if x.dtype.kind != "c":
+        return d * 0
+    size = absolute(x)
+    return where(size == 0, 0, (d - y * real(d * conj(y))) / where(size == 0, 1, size))
+
+
+sign = elementwise("sign", _sign, [lambda g, x, y: _turn(g, x, y)])
+copysign = elementwise(
+    "copysign",
+    lambda xp, a, b: xp.copysign(a, b),
+    [lambda a, y: sign(a) * sign(y), lambda g: g * 0],  # 0 at 0
+)
+nextafter = elementwise("nextafter", lambda xp, a, b: xp.nextafter(a, b), [1, lambda g: g * 0])
+
+
+def _rounded(name: str) -> Any:
+    """Integers are whole already; some versions of NumPy would return floats."""
+
+    def forward(xp: Any, x: Any) -> Any:
+        return getattr(xp, name)(x) if x.dtype.kind in "fc" else x
+
+    return elementwise(name, forward, [lambda g: g * 0])
+
+
+floor = _rounded("floor")
+ceil = _rounded("ceil")
+trunc = _rounded("trunc")
 rint = elementwise("round", lambda xp, x: xp.round(x), [lambda g: g * 0])
 
 
@@ -87,7 +131,15 @@ imag = elementwise("imag", lambda xp, x: xp.imag(x), [lambda g: g * 1j], jvp=lam
 # Exponentials and logarithms
 
 exp = elementwise("exp", lambda xp, x: xp.exp(x), [lambda y: y], singular=True)
-expm1 = elementwise("expm1", lambda xp, x: xp.expm1(x), [lambda y: y + 1], singular=True)
+
+
+def _expm1(xp: Any, x: Any) -> Any:
+    y = xp.expm1(x)
+    # Of infinite complex numbers NumPy's expm1 makes NaN where its exp does not.
+    return xp.where(xp.isnan(y), xp.exp(x) - 1, y) if x.dtype.kind == "c" else y
+
+
+expm1 = elementwise("expm1", _expm1, [lambda y: y + 1], singular=True)
 log = elementwise("log", lambda xp, x: xp.log(x), [lambda x: 1 / x], singular=True)
 log1p = elementwise("log1p", lambda xp, x: xp.log1p(x), [lambda x: 1 / (1 + x)], singular=True)
 log2 = elementwise("log2", lambda xp, x: xp.log2(x), [lambda x: 1 / math.log(2) / x], singular=True)
@@ -118,7 +170,7 @@ acos = elementwise(
 atan = elementwise("atan", lambda xp, x: xp.arctan(x), [lambda x: 1 / (1 + x * x)])
 asinh = elementwise("asinh", lambda xp, x: xp.arcsinh(x), [lambda x: 1 / sqrt(1 + x * x)])
 acosh = elementwise(
-    "acosh", lambda xp, x: xp.arccosh(x), [lambda x: 1 / sqrt(x * x - 1)], singular=True
+    "acosh", lambda xp, x: xp.arccosh(x), [lambda x: 1 / (sqrt(x - 1) * sqrt(x + 1))], singular=True
 )
 atanh = elementwise(
     "atanh", lambda xp, x: xp.arctanh(x), [lambda x: 1 / (1 - x * x)], singular=True
@@ -186,6 +238,7 @@ bitwise_xor = elementwise("bitwise_xor", lambda xp, a, b: xp.bitwise_xor(a, b))
 bitwise_invert = elementwise("bitwise_invert", lambda xp, x: xp.invert(x))
 bitwise_left_shift = elementwise("bitwise_left_shift", lambda xp, a, b: xp.left_shift(a, b))
 bitwise_right_shift = elementwise("bitwise_right_shift", lambda xp, a, b: xp.right_shift(a, b))
+signbit = elementwise("signbit", lambda xp, x: xp.signbit(x))
 isfinite = elementwise("isfinite", lambda xp, x: xp.isfinite(x))
 isinf = elementwise("isinf", lambda xp, x: xp.isinf(x))
 isnan = elementwise("isnan", lambda xp, x: xp.isnan(x))
@@ -209,7 +262,7 @@ leaky_relu = elementwise(
 elu = elementwise(
     "elu",
     lambda xp, x, *, alpha: xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0))),
-    [lambda g, x, *, alpha: where(x > 0, g, g * (alpha * exp(minimum(x, 0))))],
+    [lambda g, x, *, alpha: where(x > 0, g, g * (alpha * exp(where(x < 0, x, 0))))],
 )
 softplus = elementwise("softplus", lambda xp, x: xp.logaddexp(x, x * 0), [lambda x: sigmoid(x)])
 silu = elementwise("silu", lambda xp, x: x * _logistic(xp, x), [lambda x, y: _dsilu(sigmoid(x), y)])

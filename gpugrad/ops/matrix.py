@@ -1,11 +1,11 @@
-"""Matrix products. Imports op, aval and errors only."""
+"""Matrix products. Imports op, rules, aval and errors only."""
 
 from typing import Any
 
 from gpugrad.aval import Aval, broadcast, promote
 from gpugrad.errors import ShapeError, message
 from gpugrad.op import Op
-from gpugrad.rules import total
+from gpugrad.rules import conjugate, total
 
 
 def _matmul_aval(a: Aval, b: Aval) -> Aval:
@@ -21,15 +21,15 @@ matmul = Op(
     "matmul",
     lambda xp, a, b: xp.matmul(a, b),
     _matmul_aval,
-    vjp=[lambda g, b: matmul(g, _mt(b)), lambda g, a: matmul(_mt(a), g)],
+    vjp=[lambda g, b: matmul(g, _mh(b)), lambda g, a: matmul(_mh(a), g)],
     jvp="multilinear",
     kind="contraction",
 )
 
 
-def _mt(x: Any) -> Any:
-    """Transpose of the last two axes, of a Tensor or an array (CuPy 13 has no ``.mT``)."""
-    return x.T if x.ndim == 2 else x.swapaxes(-1, -2)
+def _mh(x: Any) -> Any:
+    """Conjugate transpose of the last two axes, of a Tensor or a bare array (CuPy has no ``.mT``)."""
+    return conjugate(x.T if x.ndim == 2 else x.swapaxes(-1, -2))
 
 
 def _linear(xp: Any, x: Any, w: Any, b: Any) -> Any:
@@ -55,8 +55,8 @@ linear = Op(
     _linear,
     _linear_aval,
     vjp=[
-        lambda g, w: matmul(g, w) if g.ndim > 1 else matmul(g.reshape((1, -1)), w).reshape((-1,)),
-        lambda g, x: matmul(_rows(g).T, _rows(x)),
+        lambda g, w: _times(g, conjugate(w)),
+        lambda g, x: matmul(_rows(g).T, conjugate(_rows(x))),
         lambda g: g,
     ],
     jvp=lambda dx, dw, db, x, w: total(
@@ -70,6 +70,10 @@ linear = Op(
     ),
     kind="contraction",
 )
+
+
+def _times(g: Any, w: Any) -> Any:
+    return matmul(g, w) if g.ndim > 1 else matmul(g.reshape((1, -1)), w).reshape((-1,))
 
 
 def _product(x: Any, w: Any) -> Any:

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad.aval import Aval, Shape
+from gpugrad.aval import Aval, Shape, promote
 from gpugrad.errors import ShapeError, message
 from gpugrad.op import Op
-from gpugrad.ops.elementwise import exp, where
+from gpugrad.ops.elementwise import exp, real, where
+from gpugrad.ops.index import setitem
 from gpugrad.ops.shape import astype, broadcast_to, concat, flip, reshape
+from gpugrad.rules import conjugate, total
 
 
 def _reduced(shape: Shape, axis: tuple[int, ...], keepdims: bool) -> Shape:
@@ -130,7 +132,7 @@ def _others(x: Any, axis: tuple[int, ...]) -> Any:
 def _before(rows: Any) -> Any:
     """Product of all values before each place in its row, by doubling strides."""
     n = rows.shape[1]
-    ones = rows[:, :1] * 0 + 1
+    ones = setitem(rows[:, :1], 1, key=(Ellipsis,), reuse=False)
     scan = concat(ones, rows[:, :-1], axis=1, offsets=(0, 1, n))
     step = 1
     while step < n:
@@ -149,7 +151,9 @@ prod = Op(
     "prod",
     lambda xp, x, *, axis, keepdims: _accumulate(xp.prod, x, axis, keepdims),
     _sum_dtype,
-    vjp=[lambda g, x, *, axis: _kept(g, x.shape, axis) * _others(x, axis) if x.size else x],
+    vjp=[
+        lambda g, x, *, axis: _kept(g, x.shape, axis) * conjugate(_others(x, axis)) if x.size else x
+    ],
     jvp=_prod_tangent,
     kind="reduction",
 )
@@ -157,7 +161,14 @@ prod = Op(
 
 def _norm(xp: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
     wide = x.astype(np.float32) if x.dtype == np.float16 else x
+    if x.dtype.kind == "c":
+        return xp.sqrt(xp.sum((x * xp.conj(x)).real, axis=axis, keepdims=keepdims))
     return xp.sqrt(xp.sum(wide * wide, axis=axis, keepdims=keepdims)).astype(x.dtype)
+
+
+def _real_dtype(x: Aval, *, axis: tuple[int, ...], keepdims: bool) -> Aval:
+    dtype = np.empty(0, x.dtype).real.dtype if x.dtype.kind == "c" else x.dtype
+    return Aval(_reduced(x.shape, axis, keepdims), dtype)
 
 
 def _unit(x: Any, y: Any, axis: tuple[int, ...]) -> Any:
@@ -166,13 +177,13 @@ def _unit(x: Any, y: Any, axis: tuple[int, ...]) -> Any:
 
 
 def _norm_tangent(dx: Any, x: Any, y: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
-    return sum_(dx * _unit(x, y, axis), axis=axis, keepdims=keepdims)
+    return sum_(real(dx * conjugate(_unit(x, y, axis))), axis=axis, keepdims=keepdims)
 
 
 norm = Op(
     "norm",
     lambda xp, x, *, axis, keepdims: _norm(xp, x, axis, keepdims),
-    _keeps_dtype,
+    _real_dtype,
     vjp=[lambda g, x, y, *, axis: _kept(g, x.shape, axis) * _unit(x, y, axis)],
     jvp=_norm_tangent,
     kind="reduction",
@@ -201,7 +212,7 @@ logsumexp = Op(
     "logsumexp",
     lambda xp, x, *, axis, keepdims: _logsumexp(xp, x, axis, keepdims),
     _nonempty("logsumexp"),
-    vjp=[lambda g, x, y, *, axis: _kept(g, x.shape, axis) * _softmax_of(x, y, axis)],
+    vjp=[lambda g, x, y, *, axis: _kept(g, x.shape, axis) * conjugate(_softmax_of(x, y, axis))],
     jvp=_lse_tangent,
     kind="reduction",
 )
@@ -219,6 +230,70 @@ cumsum = Op(
     lambda x, *, axis: Aval(x.shape, np.empty(0, x.dtype).sum().dtype),
     vjp=[lambda g, *, axis: flip(cumsum(flip(g, axis=(axis,)), axis=axis), axis=(axis,))],
     jvp="linear",
+)
+
+
+def _shifted(x: Any, axis: int, first: float) -> Any:
+    """``x`` one place on along ``axis``, with ``first`` in front."""
+    n = x.shape[axis]
+    lead = (slice(None),) * axis
+    head = setitem(x[(*lead, slice(0, 1))], first, key=(Ellipsis,), reuse=False)
+    return concat(head, x[(*lead, slice(0, n - 1))], axis=axis, offsets=(0, 1, n))
+
+
+def _recurrence(xp: Any, a: Any, b: Any, axis: int) -> Any:
+    """By doubling: after step s, place i holds the composition of the maps i−s+1 … i."""
+    dtype = xp.result_type(a, b)
+    wide = np.float32 if dtype == np.float16 else dtype
+    a = xp.array(xp.moveaxis(a, axis, -1), wide, order="C")
+    y = xp.array(xp.moveaxis(b, axis, -1), wide, order="C")
+    step = 1
+    while step < y.shape[-1]:
+        y[..., step:] += a[..., step:] * y[..., :-step]
+        a[..., step:] *= a[..., :-step].copy()
+        step *= 2
+    return xp.moveaxis(y, -1, axis).astype(dtype, copy=False)
+
+
+def _later(g: Any, a: Any, axis: int) -> Any:
+    """The same recurrence run backwards: ``s[i] = g[i] + conj(a[i+1])·s[i+1]``."""
+    back = (axis,)
+    factor = _shifted(flip(conjugate(a), axis=back), axis, 0.0)
+    return flip(recurrence(factor, flip(g, axis=back), axis=axis), axis=back)
+
+
+# y[i] = a[i]·y[i−1] + b[i] along ``axis``, from y[−1] = 0; a and b have the same shape.
+recurrence = Op(
+    "recurrence",
+    lambda xp, a, b, *, axis: _recurrence(xp, a, b, axis),
+    lambda a, b, *, axis: Aval(a.shape, promote("recurrence", (a, b))),
+    vjp=[
+        lambda g, a, y, *, axis: _later(g, a, axis) * conjugate(_shifted(y, axis, 0.0)),
+        lambda g, a, *, axis: _later(g, a, axis),
+    ],
+    jvp=lambda da, db, a, y, *, axis: recurrence(
+        a, total(_given(None if da is None else da * _shifted(y, axis, 0.0), db)), axis=axis
+    ),
+)
+
+
+def _given(*terms: Any) -> list[Any]:
+    return [term for term in terms if term is not None]
+
+
+# Never y/x: the product of the others is made of products, so zeros are no special case.
+cumprod = Op(
+    "cumprod",
+    lambda xp, x, *, axis: _running(xp.cumprod, x, axis),
+    lambda x, *, axis: Aval(x.shape, np.empty(0, x.dtype).sum().dtype),
+    vjp=[
+        lambda g, x, y, *, axis: (
+            _later(g, x, axis) * conjugate(_shifted(y, axis, 1.0)) if x.size else x
+        )
+    ],
+    jvp=lambda dx, x, y, *, axis: (
+        recurrence(x, dx * _shifted(y, axis, 1.0), axis=axis) if x.size else x
+    ),
 )
 
 # No derivative

@@ -1,0 +1,71 @@
+"""What the namespace can do, as the array API asks. Imports backend, config and constants."""
+
+from typing import Any
+
+from gpugrad import backend
+from gpugrad.config import flags
+from gpugrad.errors import DeviceError, DtypeError, message
+from gpugrad.namespace.constants import DTYPES, isdtype
+
+__all__ = ["__array_namespace_info__"]
+
+
+class Info:
+    """Capabilities, devices and dtypes of the namespace."""
+
+    def capabilities(self) -> dict[str, Any]:
+        """Whether shapes may depend on values, and how many axes a tensor may have."""
+        return {
+            "boolean indexing": True,
+            "data-dependent shapes": True,
+            "max dimensions": 64,
+        }
+
+    def default_device(self) -> str:
+        """Where tensors are made unless ``device=`` says otherwise."""
+        return backend.get(flags.device).device
+
+    def devices(self) -> tuple[str, ...]:
+        """The CPU and every CUDA device that can be used."""
+        names = ["cpu"]
+        while backend.cuda_available():
+            try:
+                names.append(backend.get(f"cuda:{len(names) - 1}").device)
+            except DeviceError:
+                break
+        return tuple(names)
+
+    def default_dtypes(self, *, device: str | None = None) -> dict[str, Any]:
+        """What Python numbers become: float32, complex64 and int64, on every device."""
+        names = {
+            "real floating": "float32",
+            "complex floating": "complex64",
+            "integral": "int64",
+            "indexing": "int64",
+        }
+        return {kind: DTYPES[name] for kind, name in names.items()}
+
+    def dtypes(
+        self, *, device: str | None = None, kind: str | tuple[str, ...] | None = None
+    ) -> dict[str, Any]:
+        """The standard's dtypes by name, all or those of ``kind`` (one, or a tuple of kinds)."""
+        if kind is None:
+            return dict(DTYPES)
+        try:
+            return {name: dtype for name, dtype in DTYPES.items() if isdtype(dtype, kind)}
+        except (TypeError, ValueError):
+            hint = '"bool", "integral", "real floating", "complex floating", "numeric" …'
+            raise DtypeError(message("dtypes", "unknown kind", kind, hint)) from None
+
+
+_info = Info()
+
+
+def __array_namespace_info__() -> Info:
+    """What this namespace can do.
+
+    >>> import gpugrad as gg
+    >>> gg.__array_namespace_info__().default_dtypes()["real floating"]
+    dtype('float32')
+    """
+    return _info
