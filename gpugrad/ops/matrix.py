@@ -28,7 +28,7 @@ matmul = Op(
 
 
 def _mh(x: Any) -> Any:
-    """Conjugate transpose of the last two axes, of a Tensor or a bare array (CuPy has no ``.mT``)."""
+    """Conjugate transpose of the last two axes, of a Tensor or an array (CuPy has no ``.mT``)."""
     return conjugate(x.T if x.ndim == 2 else x.swapaxes(-1, -2))
 
 
