@@ -8,7 +8,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from gpugrad import config, errors, fuse, namespace, nn, ops, optim, random, tape
+from gpugrad import config, errors, fuse, namespace, ops, tape
 from gpugrad.backend import cuda_available
 from gpugrad.function import Function, checkpoint
 from gpugrad.namespace import *  # noqa: F403
@@ -16,7 +16,7 @@ from gpugrad.tensor import Tensor, enable_grad, is_grad_enabled, no_grad
 from gpugrad.transforms import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 
 if TYPE_CHECKING:
-    from gpugrad import data, fft, io, linalg, testing
+    from gpugrad import data, fft, io, linalg, nn, optim, random, testing
 
 __version__ = "0.1.0"
 __array_api_version__ = "2025.12"
@@ -52,7 +52,7 @@ __all__ = [
 del fuse, ops, tape  # imported for what they declare
 
 # Imported when first asked for: what they need costs as much as the rest of the package.
-_ON_DEMAND = ("data", "fft", "io", "linalg", "testing")
+_ON_DEMAND = ("data", "fft", "io", "linalg", "nn", "optim", "random", "testing")
 
 
 def __getattr__(name: str) -> Any:
