@@ -59,7 +59,7 @@ def save(
     symbolic link is followed and the permission bits of an old file are kept.
 
     Raises CheckpointError, the old file untouched, when a value or a name cannot be stored or the
-    disk refuses; MissingDependency without safetensors. Format: the safetensors specification, version 0.
+    disk refuses; MissingDependency without safetensors. Format: the safetensors spec.
 
     >>> import os, tempfile
     >>> path = os.path.join(tempfile.mkdtemp(), "model.safetensors")
