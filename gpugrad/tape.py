@@ -42,14 +42,26 @@ def seed(name: str, root: Tensor, gradient: Any = None) -> Tensor:
         if root.size != 1:
             hint = f"{name}(gradient=...) of that shape, or reduce first: loss.sum().{name}()"
             raise GradientError(message(name, "only a scalar has one gradient", root.shape, hint))
+        if root.dtype.kind == "c":
+            rule = "a complex number has a gradient for each of its two parts"
+            hint = "gg.real(y), gg.imag(y) or gg.abs(y) of it, or gg.vjp with a cotangent"
+            raise GradientError(message(name, rule, root.dtype, hint))
         return functions.ones_like(root.detach())
     # Copied: it may become somebody's gradient as it is, and an array stays the caller's.
     copy = None if isinstance(gradient, Tensor) else True
-    cotangent = functions.asarray(gradient, device=root.device, copy=copy)
+    cotangent = functions.asarray(gradient, written(gradient, root), root.device, copy)
     if cotangent.shape != root.shape:
         got = f"gradient: {cotangent.shape}, tensor: {root.shape}"
         raise ShapeError(message(name, "the gradient has the tensor's shape", got))
     return functions.astype(cotangent, root.dtype)
+
+
+def written(x: Any, like: Tensor) -> Any:
+    """The dtype to read ``x`` in: what is written in Python would pass through float32 on its own.
+
+    0.1 in float32 is not 0.1 beside a float64 tensor.
+    """
+    return None if hasattr(x, "dtype") else like.dtype
 
 
 def reachable(

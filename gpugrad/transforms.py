@@ -1,8 +1,8 @@
 """Derivatives of functions: grad, vjp, jvp, jacobian and kin. Imports tape, forward and tree.
 
 Arrays in, the same kind out: NumPy gives NumPy, CuPy gives CuPy, tensors give tensors, Python
-floats (which count as float64) give floats. A result that itself still depends on something that
-is being differentiated stays a tensor, so that nothing is lost on the way out.
+numbers (which count as float64 or complex128) give numbers. A result that itself still depends on
+something that is being differentiated stays a tensor, so that nothing is lost on the way out.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +17,7 @@ from gpugrad.errors import DtypeError, GradientError, ShapeError, message
 from gpugrad.forward import push
 from gpugrad.late import functions
 from gpugrad.op import elementwise
-from gpugrad.tape import gradients, seed
+from gpugrad.tape import gradients, seed, written
 from gpugrad.tensor import Dual, Node, Tensor, grad_mode, leaf, sole_owner, state
 from gpugrad.tree import Rebuild, flatten, match
 
@@ -286,9 +286,7 @@ def _place(name: str, i: int, args: tuple[Any, ...]) -> int:
 
 
 def _lift(name: str, x: Any) -> Tensor:
-    if type(x) is float:
-        x = np.float64(x)
-    lifted = functions.asarray(x)
+    lifted = functions.asarray(np.asarray(x) if type(x) in (float, complex) else x)
     if lifted.dtype.kind not in "fc":
         hint = "floats: 3.0 instead of 3, or x.astype(float)"
         raise DtypeError(message(name, "integers have no derivative", lifted.dtype, hint))
@@ -310,7 +308,7 @@ def _node(boxed: Tensor) -> Node:
 
 
 def _tangent(dx: Any, x: Tensor) -> Tensor:
-    tangent = functions.asarray(dx, device=x.device)
+    tangent = functions.asarray(dx, written(dx, x), x.device)
     if tangent.shape != x.shape:
         got = f"{tangent.shape} for {x.shape}"
         raise ShapeError(message("jvp", "a tangent has the shape of its primal", got))
@@ -362,11 +360,11 @@ def _like(x: Any, result: Tensor) -> Any:
         return result
     array = result._data
     if not backend.is_cupy(x):
-        if not isinstance(x, (float, np.generic, np.ndarray)):
+        if not isinstance(x, (float, complex, np.generic, np.ndarray)):
             return result
         array = backend.of(array).to_numpy(array)
         if not array.ndim and not isinstance(x, np.ndarray):
-            return float(array) if type(x) is float else array[()]
+            return array.item() if type(x) in (float, complex) else array[()]
     # Handed out for good: a writable array that nothing else, the tape above all, can see.
     alone = array is result._data and sole_owner(result, held=1)
     return array if alone else backend.of(array).xp.array(array)
@@ -380,4 +378,4 @@ def _value_like(leaves: Sequence[Any], value: Tensor) -> Any:
 
 
 def _precedence(x: Any) -> int:
-    return 0 if isinstance(x, Tensor) else 2 if isinstance(x, (float, np.generic)) else 1
+    return 0 if isinstance(x, Tensor) else 2 if isinstance(x, (float, complex, np.generic)) else 1

@@ -248,6 +248,26 @@ def test_python_float_counts_as_float64():
     assert gg.jvp(gg.exp, (1.0,), (1.0,)) == (math.e, math.e)
 
 
+def test_directions_written_in_python_keep_their_digits():
+    """0.1 read as a float32 would be 1e-9 off."""
+    assert gg.jvp(lambda x: x, (1.0,), (0.1,)) == (1.0, 0.1)
+    assert gg.hvp(lambda x: x * x / 2, 1.0, 0.1) == 0.1
+    assert gg.vjp(lambda x: x, 1.0)[1](0.1) == (0.1,)
+    (from_list,) = gg.vjp(lambda x: x, np.ones(2))[1]([0.1, 0.2])
+    assert from_list.tolist() == [0.1, 0.2]
+    x = gg.asarray(np.ones(2), requires_grad=True)
+    (x * 1).backward([0.1, 0.2])
+    assert x.grad.tolist() == [0.1, 0.2]
+
+
+def test_python_complex_counts_as_complex128():
+    value, slope = gg.value_and_grad(lambda z: gg.real(z) ** 2 + 0.1 * gg.imag(z))(3 + 4j)
+    assert (value, slope) == (9.4, 6 + 0.1j)
+    assert (type(value), type(slope)) == (float, complex)
+    assert gg.jvp(lambda z: z * z, (1j,), (0.1 + 0.2j,)) == (-1 + 0j, 2j * (0.1 + 0.2j))
+    assert gg.vjp(lambda x: x * 1j, 0.1)[0] == 0.1j
+
+
 def test_gradients_do_not_overlap():
     """Each gradient may be written to without a trace in another, in the input or in the value."""
     a, b = np.ones(3), np.ones(3)
@@ -344,6 +364,17 @@ def test_output_must_be_one_number():
     with pytest.raises(GradientError, match=r"one number; got shape \(2,\); try f\(x\).sum\(\)"):
         gg.grad(lambda x: x * x)(np.ones(2))
     assert gg.grad(lambda x: x * x)(np.ones((1, 1))).tolist() == [[2.0]]
+
+
+@pytest.mark.parametrize("f", [gg.grad(gg.exp), gg.value_and_grad(gg.exp)])
+def test_output_must_be_real(f):
+    with pytest.raises(GradientError, match=r"two parts.*complex128.*gg\.real"):
+        f(1j)
+    z = gg.asarray(1j, requires_grad=True)
+    with pytest.raises(GradientError, match=r"\[backward\].*two parts"):
+        gg.exp(z).backward()
+    gg.exp(z).backward(1j)  # of the imaginary part
+    assert z.grad is not None
 
 
 @pytest.mark.parametrize("leave", [lambda x: 1.0, lambda x: x.item(), lambda x: x.detach().numpy()])
