@@ -1,8 +1,10 @@
-"""Every exception gpugrad raises on purpose. Imports nothing.
+"""Every exception gpugrad raises on purpose. Imports NumPy alone.
 
 A message reads ``[op] rule that broke; got …; try …``. Each class also derives from the built-in a
 NumPy user would catch.
 """
+
+import numpy as np
 
 
 class GpugradError(Exception):
@@ -31,6 +33,10 @@ class DeviceError(GpugradError, RuntimeError):
 
 class GradientError(GpugradError, RuntimeError):
     """A derivative that cannot be taken: not recorded, already freed, or not a scalar."""
+
+
+class LinAlgError(GpugradError, np.linalg.LinAlgError):
+    """A matrix for which the result does not exist: singular, or not positive definite."""
 
 
 class NonFiniteError(GpugradError, FloatingPointError):

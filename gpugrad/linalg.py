@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpugrad.aval import normalize_axes
-from gpugrad.errors import DtypeError, ShapeError, message
+from gpugrad.errors import DtypeError, LinAlgError, ShapeError, message
 from gpugrad.late import functions, ops
 from gpugrad.namespace import linalg as _products
 from gpugrad.namespace.array import matmul, matrix_transpose
 from gpugrad.namespace.creation import asarray
 from gpugrad.namespace.linalg import tensordot, vecdot
-from gpugrad.ops.linalg import LinAlgError, adjoint
+from gpugrad.ops.linalg import adjoint
 from gpugrad.tensor import Tensor
 
 __all__ = [

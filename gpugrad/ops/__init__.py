@@ -1,16 +1,8 @@
-"""Declarations of every op, one file a family. Importing this package declares them all."""
+"""Declarations of every op, one room a family. Importing this package declares those of tensors.
 
-from gpugrad.ops import elementwise, fft, index, linalg, matrix, nn, reduce, shape, sort, update
+Those of `linalg` and `fft` are declared when ``gpugrad.linalg`` and ``gpugrad.fft`` are first used.
+"""
 
-__all__ = [
-    "elementwise",
-    "fft",
-    "index",
-    "linalg",
-    "matrix",
-    "nn",
-    "reduce",
-    "shape",
-    "sort",
-    "update",
-]
+from gpugrad.ops import elementwise, index, matrix, nn, reduce, shape, sort, update
+
+__all__ = ["elementwise", "index", "matrix", "nn", "reduce", "shape", "sort", "update"]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad import backend
-from gpugrad.aval import Aval, promote
+from gpugrad.aval import Aval, Shape, promote
 from gpugrad.errors import ShapeError, message
 from gpugrad.op import Op, elementwise
 
@@ -137,6 +137,46 @@ triangle = Op(
     lambda xp, x, *, k, lower: _triangle(xp, x, k, lower),
     lambda x, *, k, lower: x,
     vjp=[lambda g, *, k, lower: triangle(g, k=k, lower=lower)],
+    jvp="linear",
+)
+
+
+def batch_of(name: str, x: Any) -> Shape:
+    """The batch shape of matrices; anything else raises."""
+    shape: Shape = x.shape
+    if len(shape) < 2:
+        raise ShapeError(message(name, "takes matrices (…, m, n)", shape))
+    return shape[:-2]
+
+
+def _diagonal_aval(x: Aval, *, k: int) -> Aval:
+    batch = batch_of("diagonal", x)
+    m, n = x.shape[-2:]
+    return Aval((*batch, max(0, min(m, n - k) if k >= 0 else min(m + k, n))), x.dtype)
+
+
+diagonal = Op(
+    "diagonal",
+    lambda xp, x, *, k: xp.diagonal(x, k, -2, -1),
+    _diagonal_aval,
+    vjp=[lambda g, like, *, k: diagonal_matrix(g, k=k, shape=like.shape[-2:])],
+    jvp="linear",
+    kind="view",
+)
+
+
+def with_diagonal(xp: Any, d: Any, k: int, shape: Shape) -> Any:
+    y = xp.zeros((*d.shape[:-1], *shape), d.dtype)
+    place = xp.arange(d.shape[-1])
+    y[..., place + max(-k, 0), place + max(k, 0)] = d
+    return y
+
+
+diagonal_matrix = Op(
+    "diagonal_matrix",
+    lambda xp, d, *, k, shape: with_diagonal(xp, d, k, shape),
+    lambda d, *, k, shape: Aval((*d.shape[:-1], *shape), d.dtype),
+    vjp=[lambda g, *, k: diagonal(g, k=k)],
     jvp="linear",
 )
 
