@@ -15,6 +15,8 @@ from gpugrad.aval import normalize_axis
 from gpugrad.errors import DtypeError, message
 from gpugrad.late import functions, ops
 from gpugrad.namespace import numpy as composed
+from gpugrad.namespace.numpy.lifting import as_written, host, together
+from gpugrad.namespace.numpy.ranges import line
 from gpugrad.operators import refuse_numpy
 from gpugrad.rules import is_variadic, names
 from gpugrad.tensor import Dual, Tensor
@@ -142,7 +144,7 @@ def _outer(name: str, options: dict[str, Any]) -> Any:
         return None
 
     def outer(a: Any, b: Any) -> Any:
-        a, b = composed.together(a, b)
+        a, b = together(a, b)
         return ours(functions.reshape(a, a.shape + (1,) * b.ndim), b)
 
     return outer
@@ -179,7 +181,7 @@ def _plan(func: Any) -> _Plan:
         return _Plan(name, None, None, None, 0, {}, False)
     positional, keywords = names(ours)
     takes = None if ours.__code__.co_flags & _TAKES_ANY else frozenset((*positional, *keywords))
-    converts = ours.__module__ != composed.__name__
+    converts = not ours.__module__.startswith(composed.__name__)
     python: Any = getattr(func, "__wrapped__", func)
     if not hasattr(python, "__code__") or is_variadic(python):
         return _Plan(name, ours, takes, None, 0, {"out": None, "dtype": None}, converts)
@@ -205,7 +207,7 @@ def array_function(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     name = plan.name
     if name in _IN_PLACE and args and isinstance(args[0], Tensor):
         raise _in_place(name, _IN_PLACE[name])
-    instead = _stand_in if name in _OF_SHAPES else composed.host if name in _PRINTING else None
+    instead = _stand_in if name in _OF_SHAPES else host if name in _PRINTING else None
     if instead is not None:
         return func(*map(instead, args), **{key: instead(x) for key, x in kwargs.items()})
     if plan.ours is None:
@@ -268,7 +270,7 @@ def _written(args: Any) -> list[Any]:
             return functions.asarray(x, dtype, device) if type(x) is float else x
         kinds = set(map(type, _flat(x)))
         if float in kinds and kinds <= {bool, int, float}:
-            return functions.asarray(composed.as_written(x, dtype), device=device)
+            return functions.asarray(as_written(x, dtype), device=device)
         return type(x)(map(exact, x))
 
     return [exact(x) for x in args]
@@ -415,7 +417,7 @@ def _moveaxis(a: Any, source: Any, destination: Any) -> Tensor:
 def _linspace(
     start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype: Any = None, axis: int = 0
 ) -> Tensor:
-    y = composed.line(start, stop, num, endpoint, axis)
+    y = line(start, stop, num, endpoint, axis)
     return y if dtype is None else functions.astype(y, dtype)
 
 
@@ -474,7 +476,7 @@ def _array(object: Any, dtype: Any = None) -> Tensor:
     """``np.array([[t, 0], [0, 1]], like=t)``: nested lists may hold tensors."""
     if type(object) in (list, tuple) and any(isinstance(leaf, Tensor) for leaf in _flat(object)):
         rows = [_array(part) if type(part) in (list, tuple) else part for part in object]
-        object = functions.stack(composed.together(*rows))
+        object = functions.stack(together(*rows))
     x = functions.asarray(np.asarray(object) if not isinstance(object, Tensor) else object)
     return x if dtype is None else functions.astype(x, dtype)
 

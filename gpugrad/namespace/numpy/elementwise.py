@@ -1,0 +1,166 @@
+"""NumPy's elementwise names. Imports ops and `lifting`."""
+
+from typing import Any
+
+import numpy as np
+
+from gpugrad.late import functions, ops
+from gpugrad.namespace.creation import asarray, astype
+from gpugrad.namespace.numpy.lifting import floating, together
+from gpugrad.tensor import Tensor
+
+__all__ = [
+    "around",
+    "cbrt",
+    "conjugate",
+    "deg2rad",
+    "degrees",
+    "exp2",
+    "fabs",
+    "float_power",
+    "fmax",
+    "fmin",
+    "fmod",
+    "heaviside",
+    "logaddexp2",
+    "nan_to_num",
+    "rad2deg",
+    "radians",
+    "sinc",
+]
+
+
+def cbrt(x: Any, /) -> Tensor:
+    """``∛x``, of negative numbers too; the derivative at 0, which is infinite, counts as 0.
+
+    >>> import gpugrad as gg
+    >>> gg.cbrt(gg.asarray([-8.0, 27.0])).tolist()
+    [-2.0, 3.0]
+    """
+    x = floating(x)
+    root = ops.sign(x) * ops.abs(x) ** (1 / 3)
+    # 1/3 is not a third: one Newton step y − (y³ − x) / 3y² brings back the last bits.
+    square = root * root
+    usual = ops.isfinite(x) & (square > 0)
+    step = (root * square - x) / ops.where(usual, 3 * square, 1)
+    return root - ops.where(usual, step, 0)
+
+
+def exp2(x: Any, /) -> Tensor:
+    """``2ˣ``."""
+    return ops.pow(2.0, floating(x))
+
+
+def logaddexp2(x1: Any, x2: Any, /) -> Tensor:
+    """``log₂(2ˣ¹ + 2ˣ²)`` without overflow."""
+    x1, x2 = together(x1, x2)
+    log2 = float(np.log(2))
+    return ops.logaddexp(floating(x1) * log2, floating(x2) * log2) * (1 / log2)
+
+
+def float_power(x1: Any, x2: Any, /) -> Tensor:
+    """``x1 ** x2`` in at least float64."""
+    x1, x2 = together(x1, x2)
+    wide = np.result_type(x1.dtype, x2.dtype, np.float64)
+    return ops.pow(astype(x1, wide), astype(x2, wide))
+
+
+def conjugate(x: Any, /) -> Tensor:
+    """Complex conjugate; of real numbers, themselves."""
+    x = asarray(x)
+    return functions.conj(x) if x.dtype.kind == "c" else x
+
+
+def fabs(x: Any, /) -> Tensor:
+    """Absolute value as a floating number; the derivative at 0 is 0."""
+    return ops.abs(floating(x))
+
+
+def deg2rad(x: Any, /) -> Tensor:
+    """Degrees to radians, ``x · π/180``."""
+    return floating(x) * float(np.pi / 180)
+
+
+def rad2deg(x: Any, /) -> Tensor:
+    """Radians to degrees, ``x · 180/π``."""
+    return floating(x) * float(180 / np.pi)
+
+
+radians, degrees = deg2rad, rad2deg
+
+
+def sinc(x: Any, /) -> Tensor:
+    """``sin(πx) / πx``, and 1 at 0, where all derivatives are right too.
+
+    >>> import gpugrad as gg
+    >>> gg.grad(gg.grad(gg.sinc))(0.0)  # −π²/3
+    -3.2898681336964524
+    """
+    y = floating(x) * float(np.pi)
+    near = ops.abs(y) < 0.5
+    square = ops.where(near, y * y, 0)
+    series: Any = 1 / 355687428096000  # of sin(y)/y in y²: the coefficients are 1/(2k+1)!
+    for denominator in (-1307674368000, 6227020800, -39916800, 362880, -5040, 120, -6, 1):
+        series = series * square + 1 / denominator
+    away = ops.where(near, 1, y)
+    return ops.where(near, series, ops.sin(away) / away)
+
+
+def heaviside(x1: Any, x2: Any, /) -> Tensor:
+    """0 where ``x1 < 0``, 1 where ``x1 > 0``, ``x2`` where it is 0; flat in ``x1``."""
+    x1, x2 = together(x1, x2)
+    x1, x2 = floating(x1), floating(x2)
+    return ops.where(x1 == 0, x2, (ops.sign(x1) + 1) * 0.5)
+
+
+def fmax(x1: Any, x2: Any, /) -> Tensor:
+    """The larger of both, and the other one where one is NaN; a tie shares the gradient evenly."""
+    return _but_nan(ops.maximum, *together(x1, x2))
+
+
+def fmin(x1: Any, x2: Any, /) -> Tensor:
+    """The smaller of both, and the other one where one is NaN; a tie shares the gradient evenly."""
+    return _but_nan(ops.minimum, *together(x1, x2))
+
+
+def _but_nan(op: Any, a: Tensor, b: Tensor) -> Tensor:
+    return ops.where(ops.isnan(a), b, ops.where(ops.isnan(b), a, op(a, b)))
+
+
+def fmod(x1: Any, x2: Any, /) -> Tensor:
+    """Remainder of ``x1 / x2`` with the sign of x1: ``x1 − trunc(x1/x2)·x2``."""
+    x1, x2 = together(x1, x2)
+    below = x1 < 0
+    rest = ops.remainder(ops.where(below, -x1, x1), ops.abs(x2))
+    return ops.where(below, -rest, rest)
+
+
+def around(a: Any, decimals: int = 0) -> Tensor:
+    """Rounded to ``decimals`` places, halves to even; the derivative is 0."""
+    a = asarray(a)
+    if not decimals:
+        return ops.round(a)
+    scale = 10.0 ** abs(decimals)
+    if a.dtype.kind in "biu":
+        shifted = a if decimals > 0 else ops.round(a / scale) * scale
+        return astype(shifted, a.dtype)
+    return ops.round(a * scale) / scale if decimals > 0 else ops.round(a / scale) * scale
+
+
+def nan_to_num(
+    x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None, neginf: Any = None
+) -> Tensor:
+    """NaN becomes ``nan``, ±∞ the largest finite numbers (or what is given), with gradient 0.
+
+    >>> import gpugrad as gg
+    >>> gg.nan_to_num(gg.asarray([1.0, float("nan"), float("inf")]), posinf=9.0).tolist()
+    [1.0, 0.0, 9.0]
+    """
+    y = asarray(x)
+    if y.dtype.kind != "f":
+        return y
+    limits = np.finfo(y.dtype)
+    above = float(limits.max) if posinf is None else posinf
+    below = float(limits.min) if neginf is None else neginf
+    known = ops.where(ops.isnan(y), nan, y)
+    return ops.where(y == np.inf, above, ops.where(y == -np.inf, below, known))
