@@ -17,6 +17,7 @@ from gpugrad.late import functions, ops
 from gpugrad.namespace import linalg as _products
 from gpugrad.namespace.array import matmul, matrix_transpose
 from gpugrad.namespace.creation import asarray
+from gpugrad.namespace.lifting import together
 from gpugrad.namespace.linalg import tensordot, vecdot
 from gpugrad.ops.linalg import adjoint
 from gpugrad.tensor import Tensor
@@ -91,7 +92,7 @@ def solve(x1: Any, x2: Any, /) -> Tensor:
     >>> gg.linalg.solve(gg.asarray([[2.0, 0.0], [0.0, 4.0]]), gg.asarray([2.0, 2.0])).tolist()
     [1.0, 0.5]
     """
-    x1, x2 = _floating("solve", x1), _floating("solve", x2)
+    x1, x2 = [_floating("solve", x) for x in together(x1, x2)]
     if x2.ndim == 1:
         y: Tensor = ops.solve(x1, x2[:, None])[..., 0]
         return y
@@ -146,7 +147,7 @@ def lstsq(a: Any, b: Any, /, *, rcond: float | None = None) -> "LstsqResult":
     >>> round(x.item(), 5)
     2.0
     """
-    a, b = _floating("lstsq", a), _floating("lstsq", b)
+    a, b = [_floating("lstsq", x) for x in together(a, b)]
     if a.ndim != 2 or b.ndim not in (1, 2) or a.shape[0] != b.shape[0]:
         got, hint = f"a: {a.shape}, b: {b.shape}", "a: (m, n) and b: (m,) or (m, k)"
         raise ShapeError(message("lstsq", "b needs as many rows as a", got, hint))
@@ -507,7 +508,7 @@ def cross(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
     >>> gg.linalg.cross([1.0, 0.0, 0.0], [0.0, 1.0, 0.0]).tolist()
     [0.0, 0.0, 1.0]
     """
-    x1, x2 = asarray(x1), asarray(x2)
+    x1, x2 = together(x1, x2)
     if axis >= 0:  # counted from the front of the shape they broadcast to
         axis -= builtins.max(x1.ndim, x2.ndim)
     if any(-axis > x.ndim or x.shape[axis] != 3 for x in (x1, x2)):
@@ -524,7 +525,7 @@ def outer(x1: Any, x2: Any, /) -> Tensor:
     >>> gg.linalg.outer(gg.ones(2), gg.ones(3)).shape
     (2, 3)
     """
-    x1, x2 = asarray(x1), asarray(x2)
+    x1, x2 = together(x1, x2)
     if x1.ndim != 1 or x2.ndim != 1:
         got = f"{x1.shape} and {x2.shape}"
         raise ShapeError(message("outer", "takes two vectors", got, "gg.outer, which flattens"))

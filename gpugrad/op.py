@@ -13,7 +13,7 @@ import numpy as np
 from gpugrad import backend, check
 from gpugrad.aval import WEAK, Aval, aval_of, broadcast, listing
 from gpugrad.config import flags
-from gpugrad.errors import DeviceError, DtypeError, GpugradError, message
+from gpugrad.errors import DeviceError, DtypeError, GpugradError, GradientError, message
 from gpugrad.late import functions, ops
 from gpugrad.rules import (
     OUTPUT,
@@ -177,6 +177,9 @@ def _admit(x: Any, xs: tuple[Any, ...]) -> Any:
     """An operand that is no tensor and no number. Numbers in a list are weak, as bare ones are."""
     if isinstance(x, (list, tuple)):
         lifted = functions.asarray(x)
+        if lifted._node is not None or type(lifted._data) is Dual:
+            rule = "an operand written as a list of tensors would leave the tape"
+            raise GradientError(message("list", rule, hint="gg.asarray([...]), which stays on it"))
         beside = next((other.dtype for other in xs if type(other) is Tensor), lifted.dtype)
         weak = lifted.dtype == np.float32 and beside.kind == "f"
         return functions.asarray(x, dtype=beside)._data if weak else lifted._data

@@ -279,6 +279,69 @@ class Operators:
             axis = tuple(i for i, d in enumerate(shape) if d == 1)
         return functions.squeeze(self, axis)
 
+    def repeat(self, repeats: Any, axis: int | None = None) -> "Tensor":
+        """See `gpugrad.repeat`."""
+        return functions.repeat(self, repeats, axis=axis)
+
+    # Some of the values
+
+    def take(self, indices: Any, axis: int | None = None) -> "Tensor":
+        """The places ``indices`` along ``axis``, of the flattened array by default."""
+        return functions.array_function(np.take, (self, indices), {"axis": axis})
+
+    def compress(self, condition: Any, axis: int | None = None) -> "Tensor":
+        """See `gpugrad.compress`."""
+        return functions.compress(condition, self, axis=axis)
+
+    def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> "Tensor":
+        """See `gpugrad.diagonal`."""
+        return functions.diagonal(self, offset, axis1, axis2)
+
+    def nonzero(self) -> "tuple[Tensor, ...]":
+        """See `gpugrad.nonzero`."""
+        found: Any = functions.nonzero(self)
+        return found  # type: ignore[no-any-return]
+
+    # Order
+
+    def argsort(self, axis: int | None = -1) -> "Tensor":
+        """See `gpugrad.argsort`."""
+        return functions.array_function(np.argsort, (self, axis), {})
+
+    def sort(self, axis: int = -1) -> None:
+        """Sort in place along ``axis``: as any write, this points the tensor at a new value."""
+        self._assign(functions.sort(self, axis=axis))
+
+    def searchsorted(self, v: Any, side: str = "left", sorter: Any = None) -> "Tensor":
+        """See `gpugrad.searchsorted`."""
+        return functions.searchsorted(self, v, side=side, sorter=sorter)
+
+    # Copies and parts
+
+    def copy(self) -> "Tensor":
+        """The same value in memory of its own, still on the tape."""
+        return functions.asarray(self, copy=True)
+
+    def fill(self, value: Any) -> None:
+        """Set every place to ``value``."""
+        functions.setitem(self, ..., value)
+
+    def conj(self) -> "Tensor":
+        """Complex conjugate; of real numbers, themselves."""
+        return functions.conjugate(self)
+
+    conjugate = conj
+
+    @property
+    def real(self) -> "Tensor":
+        """Real part."""
+        return functions.array_function(np.real, (self,), {})
+
+    @property
+    def imag(self) -> "Tensor":
+        """Imaginary part; 0 of real numbers."""
+        return functions.array_function(np.imag, (self,), {})
+
     def astype(self, dtype: Any) -> "Tensor":
         """The values in another dtype, ``self`` if it has it; its gradient has this one's dtype."""
         return functions.astype(self, dtype, copy=False)
@@ -337,13 +400,29 @@ class Operators:
         """See `gpugrad.argmin`."""
         return functions.argmin(self, axis=axis, keepdims=keepdims)
 
+    def cumsum(self, axis: int | None = None, dtype: Any = None) -> "Tensor":
+        """See `gpugrad.cumsum`."""
+        return functions.cumsum(self, axis=axis, dtype=dtype)
+
+    def cumprod(self, axis: int | None = None, dtype: Any = None) -> "Tensor":
+        """See `gpugrad.cumprod`."""
+        return functions.cumprod(self, axis=axis, dtype=dtype)
+
+    def trace(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> "Tensor":
+        """See `gpugrad.trace`."""
+        return functions.trace(self, offset, axis1, axis2)
+
+    def dot(self, b: Any) -> "Tensor":
+        """See `gpugrad.dot`."""
+        return functions.dot(self, b)
+
     def clip(self, min: Any = None, max: Any = None) -> "Tensor":
         """See `gpugrad.clip`."""
         return functions.clip(self, min, max)
 
-    def round(self) -> "Tensor":
-        """See `gpugrad.round`."""
-        return ops.round(self)
+    def round(self, decimals: int = 0) -> "Tensor":
+        """See `gpugrad.around`."""
+        return functions.around(self, decimals)
 
 
 class _Probe:

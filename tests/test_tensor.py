@@ -168,10 +168,126 @@ def test_asarray_of_a_tensor():
 
 def test_list_of_tensors():
     assert gg.asarray([gg.ones(2), gg.zeros(2)]).tolist() == [[1, 1], [0, 0]]
-    with pytest.raises(GradientError):
-        gg.asarray([leaf([1.0]), leaf([2.0])])
-    with pytest.raises(GradientError):
-        gg.asarray([leaf(1.0), 2.0])
+    x = leaf(2.0)
+    y = gg.asarray([[x, 0.5], [0.25, x * x]])
+    assert y.tolist() == [[2.0, 0.5], [0.25, 4.0]]
+    assert y.dtype == gg.float32
+    y.sum().backward()
+    assert x.grad.item() == 5.0
+    wide = gg.asarray([[0.1, 0.2], [gg.asarray(np.float64(1)), 3]])
+    assert wide.tolist() == [[0.1, 0.2], [1, 3]]
+    assert gg.asarray([x, 1], dtype=gg.float64).dtype == gg.float64
+    with pytest.raises(ShapeError, match=r"\[stack\] all shapes"):
+        gg.asarray([x, [1.0, 2.0]])
+    with pytest.raises(GradientError, match=r"asarray\(\[\.\.\.\]\)"):
+        gg.ones(2) * [x, 1.0]
+
+
+BESIDE = {
+    "add": gg.add,
+    "append": gg.append,
+    "clip": lambda t, v: gg.clip(t, 0, v),
+    "concat": lambda t, v: gg.concat([t, v]),
+    "cov": gg.cov,
+    "diff": lambda t, v: gg.diff(t, prepend=v),
+    "dot": gg.dot,
+    "einsum": lambda t, v: gg.einsum("i,j", t, v),
+    "inner": gg.inner,
+    "isin": lambda t, v: gg.isin(t / 10, v),
+    "kron": gg.kron,
+    "linalg.cross": lambda t, v: gg.linalg.cross(gg.concat([t, t[:1]]), [*v, 0.3]),
+    "linalg.lstsq": lambda t, v: gg.linalg.lstsq(gg.diag(t), v)[0],
+    "linalg.outer": gg.linalg.outer,
+    "linalg.solve": lambda t, v: gg.linalg.solve(gg.diag(t), v),
+    "linear": lambda t, v: gg.nn.linear(t, gg.diag(t), v),
+    "matmul": lambda t, v: gg.diag(t) @ v,
+    "matmul, list first": lambda t, v: v @ gg.diag(t),
+    "mse": lambda t, v: gg.nn.mse(t, v, "none"),
+    "outer": gg.outer,
+    "searchsorted": lambda t, v: gg.searchsorted(t / 10, v),
+    "setitem": lambda t, v: (y := t * 1, y.__setitem__(slice(None), v))[0],
+    "stack": lambda t, v: gg.stack([t, v]),
+    "subtract": lambda t, v: v - t,
+    "tensordot": lambda t, v: gg.tensordot(t, v, axes=1),
+    "vdot": gg.vdot,
+    "vecdot": gg.vecdot,
+    "where": lambda t, v: gg.where([True, False], t, v),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_numbers_in_a_list_are_exact_beside_a_tensor(name):
+    """As NumPy has them: on its own the list would become float32 and lose digits."""
+    f, t = BESIDE[name], gg.asarray(np.array([1.0, 3.0]))
+    got, want = f(t, [0.1, 0.3]), f(t, np.array([0.1, 0.3]))
+    assert (got.tolist(), got.dtype) == (want.tolist(), want.dtype)
+
+
+def test_searching_integers_for_a_fraction():
+    assert gg.searchsorted([1, 2, 3], 2.5).item() == 2
+    assert gg.isin([1, 2], [1.5, 2.0]).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("kind", ["leaf", "constant"])
+def test_linspace_between_tensors(kind):
+    x = gg.asarray(np.float64(1), requires_grad=kind == "leaf")
+    y = gg.linspace(0.1, x, 3)
+    assert y.tolist() == [0.1, 0.55, 1.0]
+    if kind == "leaf":
+        y.sum().backward()
+        assert x.grad.item() == 1.5
+
+
+# NumPy's methods that differentiate, under their NumPy signatures
+
+METHODS = {
+    "argsort": lambda x: x.argsort(axis=1),
+    "argsort flat": lambda x: x.argsort(None),
+    "compress": lambda x: x.compress([True, False, True], axis=1),
+    "conj": lambda x: x.conj() + x.conjugate(),
+    "copy": lambda x: x.copy(),
+    "cumprod": lambda x: x.cumprod(1),
+    "cumsum": lambda x: x.cumsum(),
+    "diagonal": lambda x: x.diagonal(1),
+    "dot": lambda x: x.dot(x.transpose()),
+    "imag": lambda x: x.imag,
+    "nonzero": lambda x: x.nonzero()[1],
+    "real": lambda x: x.real,
+    "repeat": lambda x: x.repeat(2, 1),
+    "round": lambda x: x.round(1),
+    "searchsorted": lambda x: x[0].searchsorted([0.5, 2.0], side="right"),
+    "take": lambda x: x.take([2, 0], axis=1),
+    "take flat": lambda x: x.take([5, 0]),
+    "trace": lambda x: x.trace(1),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_of_arrays(name):
+    f, a = METHODS[name], np.array([[0.25, 1.5, 2.5], [4.75, 0.0, -1.125]])
+    np.testing.assert_array_equal(f(gg.asarray(a)).numpy(), f(a), strict=True)
+    if f(a).dtype.kind == "f":
+        gg.testing.gradcheck(f, [a + 0.03])
+
+
+def test_methods_that_write():
+    for write in (lambda x: x.sort(), lambda x: x.sort(0), lambda x: x.fill(7.0)):
+        a = np.array([[3.0, 1.0], [2.0, 0.0]])
+        x = leaf(a)
+        y = x * 2
+        write(y)
+        z = 2 * a
+        write(z)
+        assert y.tolist() == z.tolist()
+        y[0, 0].backward()
+        assert x.grad is not None
+    assert x.grad.tolist() == [[0, 0], [0, 0]]
+
+
+def test_parts_of_a_complex_tensor():
+    z = gg.asarray([1 + 2j, 3 - 4j])
+    assert (z.real.tolist(), z.imag.tolist()) == ([1, 3], [2, -4])
+    assert z.conj().tolist() == [1 - 2j, 3 + 4j]
 
 
 def test_only_floats_require_grad():

@@ -1,4 +1,4 @@
-"""Shape, index, reduction and matrix functions. Imports ops, aval and creation."""
+"""Shape, index, reduction and matrix functions. Imports ops, aval, lifting."""
 
 import builtins
 import math
@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad.aval import WEAK, normalize_axes, normalize_axis
+from gpugrad.aval import normalize_axes, normalize_axis
 from gpugrad.errors import DtypeError, ShapeError, message
 from gpugrad.late import ops
 from gpugrad.namespace.creation import asarray, astype, full
+from gpugrad.namespace.lifting import as_written, together
 from gpugrad.ops.index import split_key
 from gpugrad.tensor import Tensor, sole_owner, state
 
@@ -148,7 +149,7 @@ def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
     >>> gg.concat([gg.ones(2), gg.zeros(1)]).tolist()
     [1.0, 1.0, 0.0]
     """
-    xs = [asarray(a) for a in arrays]
+    xs = together(*arrays)
     if not xs:
         raise ShapeError(message("concat", "needs at least one array", "none"))
     if axis is None:
@@ -171,7 +172,7 @@ def stack(arrays: Sequence[Any], /, *, axis: int = 0) -> Tensor:
     >>> gg.stack([gg.ones(2), gg.zeros(2)], axis=1).shape
     (2, 2)
     """
-    xs = [asarray(a) for a in arrays]
+    xs = together(*arrays)
     if len({x.shape for x in xs}) != 1:
         got = [x.shape for x in xs]
         hint = "concat(...) for arrays of different sizes"
@@ -198,8 +199,7 @@ def setitem(x: Tensor, index: Any, value: Any) -> None:
     indices = [_index_array(x, a) for a in arrays]
     reuse = not state.special and sole_owner(x)
     if not isinstance(value, Tensor):
-        weak = np.result_type(x.dtype, value) if type(value) in WEAK else None
-        value = asarray(value, dtype=weak, device=x.device)
+        value = asarray(as_written(value, x.dtype), device=x.device)
     if not np.can_cast(value.dtype, x.dtype, "same_kind"):
         got = f"{value.dtype} into {x.dtype}"
         hint = f"x = x.astype({value.dtype}) before, or value.astype({x.dtype})"
@@ -399,7 +399,8 @@ def matmul(x1: Any, x2: Any, /) -> Tensor:
     >>> gg.matmul(gg.ones((2, 3)), gg.ones(3)).tolist()
     [3.0, 3.0]
     """
-    x1, x2 = asarray(x1), asarray(x2)
+    if type(x1) is not Tensor or type(x2) is not Tensor:
+        x1, x2 = together(x1, x2)
     if not x1.shape or not x2.shape:
         hint = "x1 * x2"
         raise ShapeError(message("matmul", "a scalar is no matrix", (x1.shape, x2.shape), hint))

@@ -9,7 +9,7 @@ from gpugrad import backend
 from gpugrad.aval import WEAK
 from gpugrad.config import flags
 from gpugrad.errors import DtypeError, GradientError, ShapeError, message
-from gpugrad.late import ops
+from gpugrad.late import functions, ops
 from gpugrad.tensor import Tensor
 
 __all__ = [
@@ -49,7 +49,8 @@ def asarray(
     """A tensor of ``obj``: numbers, nested lists, NumPy or CuPy arrays, or a tensor.
 
     An array keeps its dtype and is borrowed, not copied, unless ``copy``; Python floats become
-    float32. Without ``device`` an array stays where it is and anything else goes to the default.
+    float32. Lists may hold tensors, which stay on the tape. Without ``device`` an array stays where
+    it is and anything else goes to the default.
 
     Raises
     ------
@@ -70,6 +71,8 @@ def asarray(
     """
     if isinstance(obj, Tensor):
         result = _from_tensor(obj, dtype, device, copy)
+    elif isinstance(obj, (list, tuple)) and _holds_tensors(obj):
+        result = _from_tensor(functions.stack(obj), dtype, device, None)
     else:
         result = Tensor(_array(obj, dtype, device, copy))
     if requires_grad and not (result is obj and obj.requires_grad):
@@ -136,6 +139,15 @@ def _from_python(obj: Any) -> Any:
         raise _unfit(obj, error) from None
     default = _DEFAULTS.get(array.dtype.kind)
     return array if default is None or _holds_arrays(obj) else array.astype(default)
+
+
+def _holds_tensors(obj: Any) -> bool:
+    if set(map(type, obj)) <= WEAK.keys():
+        return False
+    return builtins.any(
+        type(part) is Tensor or (isinstance(part, (list, tuple)) and _holds_tensors(part))
+        for part in obj
+    )
 
 
 def _unfit(obj: Any, error: Exception) -> DtypeError:
@@ -313,10 +325,15 @@ def linspace(
 ) -> Tensor:
     """``num`` evenly spaced values from ``start`` to ``stop``, float32 by default.
 
+    Between tensors it has their dtype, and is differentiable in them.
+
     >>> import gpugrad as gg
     >>> gg.linspace(0, 1, 3).tolist()
     [0.0, 0.5, 1.0]
     """
+    if isinstance(start, Tensor) or isinstance(stop, Tensor):
+        ends: Any = np.linspace(start, stop, num, endpoint=endpoint, dtype=dtype)  # runs as ours
+        return asarray(ends, device=device)
     kind = complex if isinstance(start, complex) or isinstance(stop, complex) else float
     default = np.complex64 if kind is complex else np.float32
     host = np.linspace(start, stop, num, endpoint=endpoint, dtype=dtype or default)

@@ -1,10 +1,10 @@
 """Public elementwise functions: the ops of the same names, for anything that can be an array.
 
-Imports ops and creation.
+Imports ops and lifting.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,17 @@ from gpugrad.aval import WEAK
 from gpugrad.errors import DtypeError, message
 from gpugrad.late import ops
 from gpugrad.namespace.creation import asarray
+from gpugrad.namespace.lifting import together
 from gpugrad.ops import elementwise as _declared  # noqa: F401  (declares the ops)
 from gpugrad.tensor import Tensor
 
 
-def operand(x: Any) -> Any:
+def operands(*xs: Any) -> Sequence[Any]:
     """What an op takes: tensors, numbers (weak) and NumPy arrays as they are, the rest lifted."""
-    if isinstance(x, (Tensor, np.ndarray)) or type(x) in WEAK:
-        return x
-    return asarray(x)
+    for x in xs:
+        if isinstance(x, (list, tuple)):
+            return together(*xs)
+    return [x if isinstance(x, (Tensor, np.ndarray)) or type(x) in WEAK else asarray(x) for x in xs]
 
 
 def _lifted(op: Any, summary: str) -> Callable[..., Tensor]:
@@ -30,7 +32,7 @@ def _lifted(op: Any, summary: str) -> Callable[..., Tensor]:
         return op(x if type(x) is Tensor else asarray(x))  # type: ignore[no-any-return]
 
     def binary(x1: Any, x2: Any, /) -> Tensor:
-        x1, x2 = operand(x1), operand(x2)
+        x1, x2 = operands(x1, x2)
         if type(x1) is not Tensor and type(x2) is not Tensor:
             x1 = asarray(x1)
         return op(x1, x2)  # type: ignore[no-any-return]
@@ -131,7 +133,7 @@ def where(condition: Any, x1: Any, x2: Any, /) -> Tensor:
     >>> x.grad.tolist()
     [0.0, 0.25]
     """
-    condition, x1, x2 = operand(condition), operand(x1), operand(x2)
+    (condition,), (x1, x2) = operands(condition), operands(x1, x2)
     if not any(type(x) is Tensor for x in (condition, x1, x2)):
         condition = asarray(condition)
     if type(x1) in WEAK and type(x2) in WEAK:
@@ -156,6 +158,5 @@ def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
     else:
         limits = np.iinfo(values.dtype)
         lowest, highest = int(limits.min), int(limits.max)
-    lo = lowest if min is None else operand(min)
-    hi = highest if max is None else operand(max)
-    return ops.clip(values, lo, hi)
+    bounds = (lowest if min is None else min, highest if max is None else max)
+    return ops.clip(*operands(values, *bounds))

@@ -16,6 +16,7 @@ from gpugrad.errors import DtypeError, ShapeError, message
 from gpugrad.late import ops
 from gpugrad.namespace.array import expand_dims, matmul, moveaxis, reshape, sum
 from gpugrad.namespace.creation import asarray, astype
+from gpugrad.namespace.lifting import together
 from gpugrad.tensor import Tensor
 
 __all__ = [
@@ -55,7 +56,7 @@ def einsum(subscripts: str, /, *operands: Any) -> Tensor:
     if not isinstance(subscripts, str):
         got, hint = type(subscripts).__name__, 'einsum("ij,jk->ik", a, b)'
         raise DtypeError(message("einsum", "the subscripts are a string and come first", got, hint))
-    xs = [asarray(x) for x in operands]
+    xs = together(*operands)
     inputs, output = _parsed(subscripts, [x.ndim for x in xs])
     terms = [_without_repeats(x, labels) for x, labels in zip(xs, inputs, strict=True)]
     sizes: dict[str, int] = {}
@@ -200,7 +201,7 @@ def tensordot(x1: Any, x2: Any, /, *, axes: Any = 2) -> Tensor:
     >>> gg.tensordot(gg.ones((2, 3, 4)), gg.ones((4, 3)), axes=((2, 1), (0, 1))).tolist()
     [12.0, 12.0]
     """
-    x1, x2 = asarray(x1), asarray(x2)
+    x1, x2 = together(x1, x2)
     if isinstance(axes, (int, np.integer)):
         n = int(axes)
         if not 0 <= n <= min(x1.ndim, x2.ndim):
@@ -234,7 +235,7 @@ def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
     >>> gg.vecdot(gg.asarray([[1.0, 2.0], [3.0, 4.0]]), gg.asarray([1.0, 1.0])).tolist()
     [3.0, 7.0]
     """
-    x1, x2 = asarray(x1), asarray(x2)
+    x1, x2 = together(x1, x2)
     if axis >= 0:  # counted from the front of the shape they broadcast to
         axis -= max(x1.ndim, x2.ndim)
     sizes = [x.shape[normalize_axis("vecdot", axis, x.ndim)] for x in (x1, x2)]
@@ -256,7 +257,8 @@ def vdot(a: Any, b: Any, /) -> Tensor:
     >>> gg.vdot(gg.ones((2, 2)), gg.ones((2, 2))).item()
     4.0
     """
-    return matmul(reshape(_conj(asarray(a)), (-1,)), reshape(b, (-1,)))
+    a, b = together(a, b)
+    return matmul(reshape(_conj(a), (-1,)), reshape(b, (-1,)))
 
 
 def outer(a: Any, b: Any, /) -> Tensor:
@@ -266,6 +268,7 @@ def outer(a: Any, b: Any, /) -> Tensor:
     >>> gg.outer([1.0, 2.0], [3.0, 4.0]).tolist()
     [[3.0, 4.0], [6.0, 8.0]]
     """
+    a, b = together(a, b)
     return reshape(a, (-1, 1)) * reshape(b, (1, -1))
 
 
@@ -276,7 +279,7 @@ def inner(a: Any, b: Any, /) -> Tensor:
     >>> gg.inner(gg.ones((2, 3)), gg.ones((4, 3))).shape
     (2, 4)
     """
-    a, b = asarray(a), asarray(b)
+    a, b = together(a, b)
     if not a.ndim or not b.ndim:
         return ops.multiply(a, b)
     return tensordot(a, b, axes=(-1, -1))
@@ -289,7 +292,7 @@ def dot(a: Any, b: Any, /) -> Tensor:
     >>> gg.dot([1.0, 2.0], [3.0, 4.0]).item()
     11.0
     """
-    a, b = asarray(a), asarray(b)
+    a, b = together(a, b)
     if not a.ndim or not b.ndim:
         return ops.multiply(a, b)
     if a.ndim <= 2 and b.ndim <= 2:
@@ -304,7 +307,7 @@ def kron(a: Any, b: Any, /) -> Tensor:
     >>> gg.kron([1.0, 10.0], [1.0, 2.0]).tolist()
     [1.0, 2.0, 10.0, 20.0]
     """
-    a, b = asarray(a), asarray(b)
+    a, b = together(a, b)
     ndim = max(a.ndim, b.ndim)
     a = reshape(a, (1,) * (ndim - a.ndim) + a.shape)
     b = reshape(b, (1,) * (ndim - b.ndim) + b.shape)

@@ -9,6 +9,7 @@ from gpugrad.errors import DtypeError, ShapeError, message
 from gpugrad.late import ops
 from gpugrad.namespace.array import broadcast_to, concat, getitem, reshape, take
 from gpugrad.namespace.creation import asarray
+from gpugrad.namespace.lifting import together
 from gpugrad.tensor import Tensor
 
 __all__ = [
@@ -35,7 +36,7 @@ def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
 
 def broadcast_arrays(*arrays: Any) -> tuple[Tensor, ...]:
     """``arrays``, each repeated to the shape they broadcast to together."""
-    xs = [asarray(a) for a in arrays]
+    xs = together(*arrays)
     shape = broadcast_shapes(*[x.shape for x in xs])
     return tuple([x if x.shape == shape else broadcast_to(x, shape) for x in xs])
 
@@ -133,9 +134,7 @@ def _spread(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     return x if x.shape == shape else broadcast_to(x, shape)
 
 
-def diff(
-    x: Any, /, *, axis: int = -1, n: int = 1, prepend: Any = None, append: Any = None
-) -> Tensor:
+def diff(x: Any, /, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Tensor:
     """``n`` times the differences between neighbours along ``axis``.
 
     ``prepend`` and ``append`` are put before and after ``x`` first.
@@ -148,8 +147,7 @@ def diff(
     axis = normalize_axis("diff", axis, x.ndim)
     if n < 0:
         raise ShapeError(message("diff", "the number of times is ≥ 0", n))
-    around = [a if a is None else asarray(a, device=x.device) for a in (prepend, append)]
-    pieces = [a for a in (around[0], x, around[1]) if a is not None]
+    pieces = [a for a in (prepend, x, append) if a is not None]
     y = concat(pieces, axis=axis) if len(pieces) > 1 else x
     lead = (slice(None),) * axis
     for _ in range(n):

@@ -15,7 +15,7 @@ from gpugrad.aval import normalize_axis
 from gpugrad.errors import DtypeError, message
 from gpugrad.late import functions, ops
 from gpugrad.namespace import numpy as composed
-from gpugrad.namespace.numpy.lifting import as_written, host, together
+from gpugrad.namespace.lifting import as_written, host, together
 from gpugrad.namespace.numpy.ranges import line
 from gpugrad.operators import refuse_numpy
 from gpugrad.rules import is_variadic, names

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpugrad import backend
-from gpugrad.aval import WEAK, normalize_axis
+from gpugrad.aval import normalize_axis
 from gpugrad.errors import DtypeError, ShapeError, message
 from gpugrad.late import ops
 from gpugrad.namespace.array import Axis, sum
 from gpugrad.namespace.creation import asarray
+from gpugrad.namespace.lifting import as_written, together
 from gpugrad.namespace.manipulation import take_along_axis
 from gpugrad.op import data_of
 from gpugrad.tensor import Tensor
@@ -75,8 +76,8 @@ def searchsorted(x1: Any, x2: Any, /, *, side: str = "left", sorter: Any = None)
     """
     if side not in ("left", "right"):
         raise ShapeError(message("searchsorted", "side is 'left' or 'right'", repr(side)))
-    x1 = asarray(x1)
-    values = asarray(x2, dtype=x1.dtype if type(x2) in WEAK else None, device=x1.device)
+    x1 = together(x1, x2)[0]
+    values = asarray(as_written(x2, x1.dtype), device=x1.device)
     if sorter is not None:
         x1 = take_along_axis(x1, sorter, axis=0)
     return ops.searchsorted(x1, values, side=side)
@@ -114,7 +115,8 @@ def isin(x1: Any, x2: Any, /, *, invert: bool = False) -> Tensor:
     [True, False, True]
     """
     device = next((x.device for x in (x1, x2) if isinstance(x, Tensor)), None)
-    return ops.isin(asarray(x1, device=device), asarray(x2, device=device), invert=invert)
+    x1, x2 = [asarray(x, device=device) for x in together(x1, x2)]
+    return ops.isin(x1, x2, invert=invert)
 
 
 class UniqueAll(NamedTuple):

@@ -5,6 +5,7 @@ from typing import Any
 from gpugrad.aval import aval_of, normalize_axis
 from gpugrad.errors import DtypeError, ShapeError, message
 from gpugrad.late import functions, ops
+from gpugrad.namespace.lifting import as_written
 from gpugrad.ops import nn as declared
 from gpugrad.ops.index import check_range
 from gpugrad.tensor import Tensor
@@ -82,6 +83,8 @@ def log_softmax(x: Any, axis: int = -1) -> Tensor:
 def linear(x: Any, weight: Any, bias: Any = None) -> Tensor:
     """``x weightᵀ + bias``; ``x`` (…, in), ``weight`` (out, in), ``bias`` (out,)."""
     x, weight = _x(x), _x(weight)
+    if bias is not None and type(bias) is not Tensor:
+        bias = _beside(weight, as_written(bias, weight.dtype))
     if x.dtype.kind in "biu":  # NumPy would go on in float64
         x = functions.astype(x, weight.dtype)
     if weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[:1]):
@@ -216,7 +219,7 @@ def _beside(x: Tensor, other: Any) -> Tensor:
 
 def _pair(op: str, prediction: Any, target: Any) -> tuple[Tensor, Tensor]:
     prediction = _floating(op, prediction)
-    target = _beside(prediction, target)
+    target = _beside(prediction, as_written(target, prediction.dtype))
     if prediction.shape != target.shape:
         got = f"prediction: {prediction.shape}, target: {target.shape}"
         hint = "y.reshape(prediction.shape) if they mean the same values"

@@ -9,7 +9,7 @@ from gpugrad.aval import normalize_axis
 from gpugrad.errors import DtypeError, ShapeError, message
 from gpugrad.late import functions
 from gpugrad.namespace.creation import asarray
-from gpugrad.namespace.numpy.lifting import along, flat_unless, host, together
+from gpugrad.namespace.lifting import along, flat_unless, host, together
 from gpugrad.tensor import Tensor
 
 __all__ = [

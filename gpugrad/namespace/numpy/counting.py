@@ -8,8 +8,8 @@ from gpugrad import backend
 from gpugrad.errors import BoundsError, DtypeError, GradientError, ShapeError, message
 from gpugrad.late import functions, ops
 from gpugrad.namespace.creation import asarray
+from gpugrad.namespace.lifting import floating, together
 from gpugrad.namespace.numpy.arranging import ravel
-from gpugrad.namespace.numpy.lifting import floating, together
 from gpugrad.ops.index import ARRAY
 from gpugrad.tensor import Dual, Tensor
 

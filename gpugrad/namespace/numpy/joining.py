@@ -9,8 +9,8 @@ from gpugrad.aval import normalize_axis
 from gpugrad.errors import ShapeError, message
 from gpugrad.late import functions
 from gpugrad.namespace.creation import asarray, astype
+from gpugrad.namespace.lifting import along, together
 from gpugrad.namespace.numpy.arranging import atleast_1d, atleast_2d, atleast_3d
-from gpugrad.namespace.numpy.lifting import along, together
 from gpugrad.tensor import Tensor
 
 __all__ = [

@@ -10,7 +10,7 @@ from gpugrad.errors import BoundsError, DtypeError, ShapeError, message
 from gpugrad.late import functions, ops
 from gpugrad.namespace.array import Axis
 from gpugrad.namespace.creation import asarray
-from gpugrad.namespace.numpy.lifting import floating
+from gpugrad.namespace.lifting import floating
 from gpugrad.tensor import Tensor
 
 __all__ = [

@@ -6,7 +6,7 @@ import numpy as np
 
 from gpugrad.late import functions, ops
 from gpugrad.namespace.creation import asarray
-from gpugrad.namespace.numpy.lifting import floating, together
+from gpugrad.namespace.lifting import floating, together
 from gpugrad.tensor import Tensor
 
 __all__ = [

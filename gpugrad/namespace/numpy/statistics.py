@@ -9,9 +9,9 @@ from gpugrad.errors import ShapeError, message
 from gpugrad.late import functions, ops
 from gpugrad.namespace.array import Axis
 from gpugrad.namespace.creation import asarray, astype
+from gpugrad.namespace.lifting import floating, together
 from gpugrad.namespace.numpy.arranging import atleast_2d, diag
 from gpugrad.namespace.numpy.elementwise import conjugate
-from gpugrad.namespace.numpy.lifting import floating, together
 from gpugrad.tensor import Tensor
 
 __all__ = [
@@ -84,9 +84,8 @@ def cov(
 
     ``ddof`` is 1, or 0 with ``bias``; ``rowvar=False`` means variables in columns; ``y`` adds more.
     """
-    x = _variables(m, rowvar)
-    if y is not None:
-        x = functions.concat(together(x, _variables(y, rowvar)), axis=0)
+    given = together(m) if y is None else together(m, y)
+    x = functions.concat([_variables(v, rowvar) for v in given], axis=0)
     degrees = x.shape[1] - (ddof if ddof is not None else 0 if bias else 1)
     x = x - functions.mean(x, axis=1, keepdims=True)
     c = functions.matmul(x, conjugate(x).T) * (1 / degrees if degrees > 0 else np.nan)

@@ -15,7 +15,7 @@ def together(*arrays: Any) -> list[Tensor]:
 
     Alone they would become float32, and 0.1 in float32 is not 0.1 beside a float64 tensor.
     """
-    typed = [x for x in arrays if hasattr(x, "dtype")]
+    typed = [x for x in leaves(arrays) if hasattr(x, "dtype")]
     if not typed:
         return [asarray(x) for x in arrays]
     common = np.result_type(*[x.dtype for x in typed])
@@ -28,8 +28,7 @@ def together(*arrays: Any) -> list[Tensor]:
 
 def as_written(x: Any, dtype: Any) -> Any:
     """Python numbers, also in nested lists, as an array: their values weak beside ``dtype``."""
-    leaves = _leaves(x)
-    kinds = set(map(type, leaves))
+    kinds = set(map(type, leaves(x)))
     if not kinds or not kinds <= WEAK.keys():
         return x
     widest = max(kinds, key=_WIDTH.index)
@@ -39,8 +38,9 @@ def as_written(x: Any, dtype: Any) -> Any:
 _WIDTH = list(WEAK)
 
 
-def _leaves(x: Any) -> list[Any]:
-    return [leaf for part in x for leaf in _leaves(part)] if isinstance(x, (list, tuple)) else [x]
+def leaves(x: Any) -> list[Any]:
+    """What stands in nested lists, in order."""
+    return [leaf for part in x for leaf in leaves(part)] if isinstance(x, (list, tuple)) else [x]
 
 
 def floating(x: Any) -> Tensor:
