@@ -54,3 +54,21 @@ def test_sigmoid_linear_backward(benchmark: Any, shape: tuple[int, int], fuse: b
 
     with gg.config.override(fuse=fuse):
         benchmark.pedantic(lambda y: y.backward(g), setup=record, rounds=20)
+
+
+@pytest.mark.benchmark(group="500 tracked writes and reads of one tensor, forward + backward")
+@pytest.mark.parametrize("n", [10**3, 10**6])
+@pytest.mark.parametrize("what", ["x[i] = v", "x[i + 1] = sin(x[i])"])
+def test_loop_of_writes(benchmark: Any, n: int, what: str) -> None:
+    """The time is that of 500 steps, whatever the size of x."""
+    v = gg.asarray(0.5, requires_grad=True)
+
+    def both() -> None:
+        x = gg.zeros(n)
+        x[0] = v
+        for i in range(500):
+            x[i + 1] = v if what == "x[i] = v" else gg.sin(x[i])
+        x[:501].sum().backward()
+
+    benchmark(both)
+    assert v.grad is not None

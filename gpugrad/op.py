@@ -19,6 +19,7 @@ from gpugrad.rules import (
     OUTPUT,
     REST,
     EveryInput,
+    Joint,
     Rule,
     forward_rule,
     from_partials,
@@ -40,7 +41,8 @@ class Op:
     forward : ``forward(xp, *arrays, **params)``; ``xp`` is the array module.
     aval : ``aval(*avals, **params) -> Aval``; raises what is wrong with the shapes.
     vjp : one rule an input (None where there is no derivative), or one function
-        ``(g, index, **params)`` for an op of any number of inputs. None: not differentiable.
+        ``(g, index, **params)`` for an op of any number of inputs, or a `Joint` rule. None: not
+        differentiable.
     jvp : ``"linear"`` (in its first input), ``"multilinear"`` (product rule), or a function of the
         tangents ``d<input>``, the inputs and ``y`` that it names.
     kind : elementwise, contraction, reduction, view or opaque; what fusion and planning go by.
@@ -51,7 +53,7 @@ class Op:
         name: str,
         forward: Callable[..., Any],
         aval: Callable[..., Aval],
-        vjp: Sequence[Callable[..., Any] | None] | Callable[..., Any] | None = None,
+        vjp: Sequence[Callable[..., Any] | None] | Callable[..., Any] | Joint | None = None,
         jvp: str | Callable[..., Any] | None = None,
         kind: str = "opaque",
     ) -> None:
@@ -61,9 +63,11 @@ class Op:
         self.kind = kind
         self.inputs = names(forward)[0][1:]
         self.variadic = is_variadic(forward)
-        self.rules: Sequence[Rule | None] | EveryInput | None = None
-        self.reads: list[tuple[int, ...]] = []
-        if callable(vjp):
+        self.rules: Sequence[Rule | None] | EveryInput | Joint | None = None
+        self.reads: Sequence[tuple[int, ...]] = []
+        if isinstance(vjp, Joint):
+            self.rules, self.reads = vjp, vjp.reads
+        elif callable(vjp):
             self.rules = EveryInput(vjp)
         elif vjp is not None:
             self.set_rules([self._compile(rule) for rule in vjp])

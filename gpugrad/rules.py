@@ -80,10 +80,21 @@ def reading(
 
 
 class Joint:
-    """One rule ``(g, saved, node) -> cotangents`` that serves all inputs in one call."""
+    """One rule ``(g, saved, node) -> cotangents`` that serves all inputs in one call.
 
-    def __init__(self, rule: Callable[..., Sequence[Any]]) -> None:
+    ``reads`` says for each input what its cotangent reads of ``saved``. A bare g that the rule
+    ``overwrites`` is its own: it may return it as a cotangent, to be overwritten further on.
+    """
+
+    def __init__(
+        self,
+        rule: Callable[..., Sequence[Any]],
+        reads: Sequence[tuple[int, ...]] = (),
+        overwrites: bool = False,
+    ) -> None:
         self.rule = rule
+        self.reads = reads
+        self.overwrites = overwrites
 
 
 class EveryInput:

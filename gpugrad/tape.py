@@ -15,6 +15,7 @@ from gpugrad.aval import Shape
 from gpugrad.config import flags
 from gpugrad.errors import GradientError, ShapeError, message
 from gpugrad.late import functions, ops
+from gpugrad.ops.index import Piece
 from gpugrad.rules import Joint
 from gpugrad.tensor import PART, Node, Tangled, Tensor, concrete, grad_mode, live, parts, state
 
@@ -184,6 +185,7 @@ class Pass:
         """Send ``g`` through ``node`` to its parents."""
         if node.sink is not None:
             g = self.deliver(node, g)
+            self.owned.discard(node)  # the sink keeps it
         if node.op is PART:
             self.gather(node, g)
             return
@@ -203,9 +205,12 @@ class Pass:
         rules = node.op.rules
         uses = self.uses
         if type(rules) is Joint:
+            if rules.overwrites and not self.record:
+                g = self.writable(node, g)
             for parent, c in zip(node.parents, rules.rule(g, saved, node), strict=True):
                 if parent is not None and parent in uses and c is not None:
-                    self.receive(parent, c if self.record or type(c) is not Tensor else c._data)
+                    c = c if self.record or type(c) is not Tensor else c._data
+                    self.receive(parent, c, rules.overwrites)
         else:
             params = node.params
             for i, parent in enumerate(node.parents):
@@ -260,27 +265,48 @@ class Pass:
             and type(node.saved) is tuple
         )
 
-    def receive(self, node: Node, c: Cotangent) -> None:
-        """Add ``c`` to the cotangent: borrow the first, own the second, then add in place."""
-        if c.shape != node.shape:
-            c = sum_to(c, node.shape)
-        if c.dtype != node.dtype:
-            c = ops.astype(c, dtype=node.dtype)
+    def receive(self, node: Node, c: Cotangent, owned: bool = False) -> None:
+        """Add ``c`` to the cotangent: borrow the first unless it is owned, then add in place."""
         cotangents = self.cotangents
         before = cotangents.get(node)
-        if before is None:
-            cotangents[node] = c
-        elif self.record:
-            cotangents[node] = before + c
-        elif node in self.owned and type(before) is np.ndarray:
-            np.add(before, c, out=before)
+        if type(c) is Piece:
+            cotangents[node] = self.with_piece(node, before, c)
         else:
-            cotangents[node] = before + c
-            self.owned.add(node)
+            if c.shape != node.shape:
+                c = sum_to(c, node.shape)
+            if c.dtype != node.dtype:
+                c = ops.astype(c, dtype=node.dtype)
+            if before is None:
+                cotangents[node] = c
+                if owned:
+                    self.owned.add(node)
+            elif self.record:
+                cotangents[node] = before + c
+            elif node in self.owned and type(before) is np.ndarray:
+                np.add(before, c, out=before)
+            else:
+                cotangents[node] = before + c
+                self.owned.add(node)
         if node.op is None or node in self.targets:
             self.uses[node] -= 1
             if self.uses[node] == 0:
                 self.deliver(node, cotangents.pop(node))
+
+    def with_piece(self, node: Node, before: Cotangent, piece: Piece) -> Cotangent:
+        """The cotangent after adding ``piece`` in place."""
+        if before is None:
+            after = backend.of(piece.g).xp.zeros(node.shape, node.dtype)
+        else:
+            after = self.writable(node, before)
+        self.owned.add(node)
+        piece.add_to(after)
+        return after
+
+    def writable(self, node: Node, g: Cotangent) -> Cotangent:
+        """The cotangent of ``node`` as an array of the pass's own."""
+        if node in self.owned and not isinstance(g, np.generic):
+            return g
+        return backend.of(g).xp.array(g)
 
     def deliver(self, node: Node, g: Cotangent) -> Cotangent:
         """Hooks first, then keep: in ``results`` if it was asked for, else in the node's sink."""

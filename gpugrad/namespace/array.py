@@ -187,7 +187,12 @@ def stack(arrays: Sequence[Any], /, *, axis: int = 0) -> Tensor:
 def getitem(x: Tensor, index: Any) -> Tensor:
     """``x[index]``: integers, slices, None, ``...``, integer and boolean arrays, as in NumPy."""
     key, arrays = split_key(index)
-    return ops.getitem(x, *[_index_array(x, a) for a in arrays], key=key)
+    y = ops.getitem(x, *[_index_array(x, a) for a in arrays], key=key)
+    # A view that a derivative rule saves would keep x from being written in place.
+    if x._node is not None and not arrays and getattr(y._data, "base", None) is not None:
+        small = y._data.size * 4 <= x._data.size
+        y._data = y._data.copy() if small else y._data
+    return y
 
 
 def setitem(x: Tensor, index: Any, value: Any) -> None:

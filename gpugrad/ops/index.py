@@ -13,6 +13,8 @@ from gpugrad.aval import Aval
 from gpugrad.errors import BoundsError, DtypeError, ShapeError, message
 from gpugrad.op import Op
 from gpugrad.ops.elementwise import where
+from gpugrad.rules import REST, Joint
+from gpugrad.tensor import Tensor
 
 ARRAY = type("ARRAY", (), {"__repr__": lambda self: "ARRAY"})()
 
@@ -115,23 +117,47 @@ getitem = Op(
     "getitem",
     _getitem,
     _index_aval,
-    vjp=[lambda g, indices, like, *, key: scatter(g, *indices, key=key, shape=like.shape)],
+    vjp=[lambda g, indices, like, *, key: _read_cotangent(g, indices, key, like.shape)],
     jvp="linear",
     kind="view",
 )
 
 
+def _read_cotangent(g: Any, indices: Any, key: Key, shape: Any) -> Any:
+    if type(g) is Tensor:
+        return scatter(g, *indices, key=key, shape=shape)
+    return Piece(g, indices, key)
+
+
+class Piece:
+    """The cotangent of an array that was read at an index: ``g`` there, zero everywhere else.
+
+    A pass on bare arrays adds it in place, so a loop of n reads costs O(n).
+    """
+
+    __slots__ = ("g", "indices", "key")
+
+    def __init__(self, g: Any, indices: Any, key: Key) -> None:
+        self.g = g
+        self.indices = indices
+        self.key = key
+
+    def add_to(self, out: Any) -> None:
+        xp = backend.of(out).xp
+        if not self.indices:
+            out[_filled(self.key, ())] += self.g
+        elif out.dtype == np.float16:
+            out += _scatter(xp, self.g, *self.indices, key=self.key, shape=out.shape)
+        else:
+            index = _checked(xp, out, self.key, self.indices)
+            backend.kernels(xp).scatter_add(out, index, self.g)
+
+
 def _scatter(xp: Any, g: Any, *indices: Any, key: Key, shape: Any) -> Any:
-    if not indices:
-        out = xp.zeros(shape, g.dtype)
-        out[_filled(key, ())] = g
-        return out
     # An index that occurs twice receives twice; half precision would stop counting at 2048.
     wide = np.float32 if g.dtype == np.float16 else g.dtype
     out = xp.zeros(shape, wide)
-    backend.kernels(xp).scatter_add(
-        out, _checked(xp, out, key, indices), g.astype(wide, copy=False)
-    )
+    Piece(g.astype(wide, copy=False), indices, key).add_to(out)
     return out.astype(g.dtype, copy=False)
 
 
@@ -196,11 +222,20 @@ stays = Op(
 )
 
 
-def _written_cotangent(g: Any, indices: Any, key: Key) -> Any:
-    at_place = getitem(g, *indices, key=key)
-    if all(i.dtype == np.bool_ for i in indices):
-        return at_place
-    return where(stays(*indices, key=key, shape=g.shape), at_place, 0)
+def _write_cotangents(g: Any, saved: Any, node: Any) -> tuple[Any, ...]:
+    x, v, *_ = node.parents
+    key, indices = node.params["key"], saved[2:-1]
+    bare = type(g) is not Tensor
+    gx = gv = None
+    if v is not None:
+        gv = getitem(g, *indices, key=key)
+        if not all(i.dtype == np.bool_ for i in indices):
+            gv = where(stays(*indices, key=key, shape=g.shape), gv, 0)
+        elif bare:
+            gv = gv.copy()  # it may be a view of g
+    if x is not None:
+        gx = setitem(g, 0, *indices, key=key, reuse=bare)
+    return gx, gv, *[None] * len(indices)
 
 
 # x with v at the index. Where an index occurs twice the last value stays, and has the gradient.
@@ -208,10 +243,7 @@ setitem = Op(
     "setitem",
     _setitem,
     _setitem_aval,
-    vjp=[
-        lambda g, indices, *, key: setitem(g, 0, *indices, key=key, reuse=False),
-        lambda g, indices, *, key: _written_cotangent(g, indices, key),
-    ],
+    vjp=Joint(_write_cotangents, reads=[(REST,), (REST,)], overwrites=True),
     jvp=_setitem_tangent,
 )
 

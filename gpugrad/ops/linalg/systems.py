@@ -40,10 +40,13 @@ def _solve_tangent(da: Any, db: Any, a: Any, y: Any) -> Any:
     return solve(a, total(t for t in (db, None if da is None else -matmul(da, y)) if t is not None))
 
 
-solve = Op("solve", _solve, _solve_aval, jvp=_solve_tangent)
-_both: Any = Joint(_solve_cotangents)  # one rule for both: gb is a step on the way to ga
-solve.rules = _both
-solve.reads = [(0, OUTPUT), (0,)]
+solve = Op(
+    "solve",
+    _solve,
+    _solve_aval,
+    vjp=Joint(_solve_cotangents, reads=[(0, OUTPUT), (0,)]),  # gb is a step on the way to ga
+    jvp=_solve_tangent,
+)
 
 inv = Op(
     "inv",
