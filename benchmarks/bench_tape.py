@@ -1,4 +1,4 @@
-"""What the tape costs, and what ops cost on it. Run: pytest benchmarks --benchmark-enable"""
+"""What the tape costs. Run: pytest benchmarks --benchmark-enable"""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ STEPS = 100
 
 
 def chain(x: Any) -> Any:
-    """The overhead chain of benchmarks/compare.py: 2·STEPS ops on ten values."""
+    """The chain of `gpugrad bench --suite tape`: 2·STEPS ops on ten values."""
     y = x
     for _ in range(STEPS):
         y = gg.tanh(y * 1.01)
@@ -35,25 +35,6 @@ def test_chain_forward_backward(benchmark: Any) -> None:
 
     benchmark(both)
     assert x.grad is not None
-
-
-@pytest.mark.benchmark(group="sigmoid backward, float32")
-@pytest.mark.parametrize("shape", [(128, 512), (16384, 64), (1024, 2048)], ids=str)
-@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "op by op"])
-def test_sigmoid_linear_backward(benchmark: Any, shape: tuple[int, int], fuse: bool) -> None:
-    """The first row of the fusion table, without its matrix products."""
-    rows, columns = shape
-    benchmark.extra_info["bytes"] = 3 * 4 * rows * columns  # dy and y read, dz written
-    x = gg.ones((rows, 1))
-    w = gg.asarray(np.ones((1, columns), "f4"), requires_grad=True)
-    b = gg.asarray(np.ones(columns, "f4"), requires_grad=True)
-    g = gg.ones((rows, columns))
-
-    def record() -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return (gg.sigmoid(x @ w + b),), {}
-
-    with gg.config.override(fuse=fuse):
-        benchmark.pedantic(lambda y: y.backward(g), setup=record, rounds=20)
 
 
 @pytest.mark.benchmark(group="500 tracked writes and reads of one tensor, forward + backward")

@@ -31,6 +31,7 @@ LAYERS = [
     ["nn", "data"],
     ["optim"],
     ["__init__"],
+    ["bench"],
     ["cli"],
     ["__main__"],
 ]
