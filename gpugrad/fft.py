@@ -117,7 +117,7 @@ def _one(op: str, x: Tensor, n: int | None, axis: int) -> tuple[int, int | None]
 # Complex to complex
 
 
-def fft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str | None = None) -> Tensor:
+def fft(x: Any, /, n: int | None = None, axis: int = -1, norm: str | None = None) -> Tensor:
     """``y[k] = Σⱼ x[j] e^(−2πijk/n)`` along ``axis``; ``n`` crops or pads with zeros first.
 
     >>> import gpugrad as gg
@@ -127,7 +127,7 @@ def fft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str | None = N
     return _transform("fft", x, None if n is None else [n], [axis], norm, False)
 
 
-def ifft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str | None = None) -> Tensor:
+def ifft(x: Any, /, n: int | None = None, axis: int = -1, norm: str | None = None) -> Tensor:
     """The inverse of `fft`.
 
     >>> import gpugrad as gg
@@ -137,7 +137,7 @@ def ifft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str | None = 
     return _transform("ifft", x, None if n is None else [n], [axis], norm, True)
 
 
-def fftn(x: Any, /, *, s: Sizes = None, axes: Axes = None, norm: str | None = None) -> Tensor:
+def fftn(x: Any, /, s: Sizes = None, axes: Axes = None, norm: str | None = None) -> Tensor:
     """`fft` along all ``axes`` (by default all there are, or the last ``len(s)``).
 
     >>> import gpugrad as gg
@@ -147,7 +147,7 @@ def fftn(x: Any, /, *, s: Sizes = None, axes: Axes = None, norm: str | None = No
     return _transform("fftn", x, s, axes, norm, False)
 
 
-def ifftn(x: Any, /, *, s: Sizes = None, axes: Axes = None, norm: str | None = None) -> Tensor:
+def ifftn(x: Any, /, s: Sizes = None, axes: Axes = None, norm: str | None = None) -> Tensor:
     """The inverse of `fftn`.
 
     >>> import gpugrad as gg
@@ -160,7 +160,7 @@ def ifftn(x: Any, /, *, s: Sizes = None, axes: Axes = None, norm: str | None = N
 # Real signals, whose spectrum is Hermitian: only its first half is kept
 
 
-def rfft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str | None = None) -> Tensor:
+def rfft(x: Any, /, n: int | None = None, axis: int = -1, norm: str | None = None) -> Tensor:
     """The first ``n // 2 + 1`` values of the `fft` of real ``x``.
 
     >>> import gpugrad as gg
@@ -172,7 +172,7 @@ def rfft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str | None = 
     return _half("rfft", x, place, size, _checked_norm("rfft", norm))
 
 
-def irfft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str | None = None) -> Tensor:
+def irfft(x: Any, /, n: int | None = None, axis: int = -1, norm: str | None = None) -> Tensor:
     """The inverse of `rfft`: ``n`` real values, by default ``2 (m − 1)`` of m.
 
     The imaginary parts of the first value and, of even n, the last are ignored.
@@ -186,7 +186,7 @@ def irfft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str | None =
     return _whole("irfft", x, place, size, _checked_norm("irfft", norm))
 
 
-def rfftn(x: Any, /, *, s: Sizes = None, axes: Axes = None, norm: str | None = None) -> Tensor:
+def rfftn(x: Any, /, s: Sizes = None, axes: Axes = None, norm: str | None = None) -> Tensor:
     """`rfft` along the last of ``axes``, then `fft` along the others.
 
     >>> import gpugrad as gg
@@ -203,7 +203,7 @@ def rfftn(x: Any, /, *, s: Sizes = None, axes: Axes = None, norm: str | None = N
     )
 
 
-def irfftn(x: Any, /, *, s: Sizes = None, axes: Axes = None, norm: str | None = None) -> Tensor:
+def irfftn(x: Any, /, s: Sizes = None, axes: Axes = None, norm: str | None = None) -> Tensor:
     """The inverse of `rfftn`: real values.
 
     >>> import gpugrad as gg
@@ -218,7 +218,7 @@ def irfftn(x: Any, /, *, s: Sizes = None, axes: Axes = None, norm: str | None = 
     return _whole("irfftn", x, places[-1], sizes[-1], norm)
 
 
-def hfft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str | None = None) -> Tensor:
+def hfft(x: Any, /, n: int | None = None, axis: int = -1, norm: str | None = None) -> Tensor:
     """The real spectrum of a Hermitian signal, given by its first half: ``n`` values.
 
     >>> import gpugrad as gg
@@ -230,7 +230,7 @@ def hfft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str | None = 
     return _whole("hfft", ops.conj(x), place, size, ADJOINT_NORM[norm])
 
 
-def ihfft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str | None = None) -> Tensor:
+def ihfft(x: Any, /, n: int | None = None, axis: int = -1, norm: str | None = None) -> Tensor:
     """The inverse of `hfft`: the first ``n // 2 + 1`` values of a Hermitian signal.
 
     >>> import gpugrad as gg
@@ -274,7 +274,7 @@ def _frequencies(op: str, make: Any, n: int, d: float, dtype: Any, device: str |
     return asarray(make(n, d).astype(wanted), device=device)
 
 
-def fftshift(x: Any, /, *, axes: int | Sequence[int] | None = None) -> Tensor:
+def fftshift(x: Any, /, axes: int | Sequence[int] | None = None) -> Tensor:
     """Frequency 0 moved to the middle of ``axes`` (all by default).
 
     >>> import gpugrad as gg
@@ -284,7 +284,7 @@ def fftshift(x: Any, /, *, axes: int | Sequence[int] | None = None) -> Tensor:
     return _shifted("fftshift", x, axes, 1)
 
 
-def ifftshift(x: Any, /, *, axes: int | Sequence[int] | None = None) -> Tensor:
+def ifftshift(x: Any, /, axes: int | Sequence[int] | None = None) -> Tensor:
     """The inverse of `fftshift`; they differ for odd sizes.
 
     >>> import gpugrad as gg

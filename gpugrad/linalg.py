@@ -136,7 +136,7 @@ def _rtol(op: str, x: Tensor, rtol: Any) -> Any:
     )
 
 
-def lstsq(a: Any, b: Any, /, *, rcond: float | None = None) -> "LstsqResult":
+def lstsq(a: Any, b: Any, /, rcond: float | None = None) -> "LstsqResult":
     """The shortest ``x`` that minimises ``‖b − a @ x‖``, by the pseudoinverse; named as NumPy's.
 
     ``residuals`` holds the sums of squares per column, empty unless ``a`` has full column rank and
@@ -343,7 +343,7 @@ def eigvals(x: Any, /) -> Tensor:
     return ops.eigvals(_floating("eigvals", x))
 
 
-def qr(x: Any, /, *, mode: str = "reduced") -> QRResult:
+def qr(x: Any, /, mode: str = "reduced") -> QRResult:
     """Orthonormal columns Q and upper triangle R with ``x = Q @ R``.
 
     Of an (…, m, n) matrix Q is (…, m, k), k = min(m, n); with ``mode="complete"`` k = m. The first
@@ -366,7 +366,7 @@ def qr(x: Any, /, *, mode: str = "reduced") -> QRResult:
     return QRResult(q, functions.concat([r, matmul(adjoint(q), x[..., m:])], axis=-1))
 
 
-def svd(x: Any, /, *, full_matrices: bool = True) -> SVDResult:
+def svd(x: Any, /, full_matrices: bool = True) -> SVDResult:
     """Singular value decomposition ``x = U @ diag(S) @ Vh`` of (…, m, n) matrices.
 
     U is (…, m, m), Vh (…, n, n), with ``full_matrices=False`` (…, m, k) and (…, k, n), k =

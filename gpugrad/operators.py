@@ -328,7 +328,7 @@ class Operators:
 
     def conj(self) -> "Tensor":
         """Complex conjugate; of real numbers, themselves."""
-        return functions.conjugate(self)
+        return functions.conj(self)
 
     conjugate = conj
 
@@ -342,9 +342,12 @@ class Operators:
         """Imaginary part; 0 of real numbers."""
         return functions.array_function(np.imag, (self,), {})
 
-    def astype(self, dtype: Any) -> "Tensor":
-        """The values in another dtype, ``self`` if it has it; its gradient has this one's dtype."""
-        return functions.astype(self, dtype, copy=False)
+    def astype(self, dtype: Any, copy: bool = True) -> "Tensor":
+        """The values in another dtype; the gradient of ``self`` keeps its own.
+
+        Where it is the same dtype the result is a tensor of its own, or ``self`` without ``copy``.
+        """
+        return functions.astype(self, dtype, copy=copy)
 
     def to(self, device: str) -> "Tensor":
         """The value on ``device``; off the tape, and a copy only if it has to move."""

@@ -949,7 +949,10 @@ def test_gradients_keep_their_leafs_dtype(low, high, device):
     w.grad = None
     (w.astype(low) * x).sum().backward()
     assert (w.grad.dtype, w.grad.tolist()) == (high, [1, 2])
-    assert x.astype(low) is x
+    assert x.astype(low, copy=False) is x
+    apart = x.astype(low)
+    apart += 1
+    assert not gg.array_equal(apart, x)
 
 
 def test_casting_to_integers_leaves_the_tape():
@@ -1119,3 +1122,71 @@ def test_written_values_broadcast_or_raise(device):
     with pytest.raises((ShapeError, DtypeError, ValueError)):
         x[x > 2.5] = gg.ones(5)
     assert x.tolist() == [[1, 0, 0], [2, 9, 9]]
+
+
+# Called as NumPy is: what the array API takes by keyword also comes by position
+
+BY_POSITION = {
+    "all": (1,),
+    "any": (1,),
+    "argmax": (1,),
+    "argsort": (0,),
+    "count_nonzero": (0,),
+    "diff": (2, 0),
+    "fft.fft": (2, 0),
+    "fft.fftn": ((2, 2), (0, 1)),
+    "fft.fftshift": (1,),
+    "flip": (1,),
+    "linalg.qr": ("r",),
+    "max": (1,),
+    "mean": (1,),
+    "ones_like": (np.float64,),
+    "prod": (1,),
+    "repeat": (2, 1),
+    "roll": (1, 1),
+    "sort": (0,),
+    "std": (1,),
+    "sum": (0, np.float64),
+    "take": ([2, 0], 1),
+    "take_along_axis": (np.array([[1], [0]]), 1),
+    "tensordot": (np.ones((3, 2)), 1),
+    "tril": (-1,),
+    "where": (),
+}
+
+
+@pytest.mark.parametrize("name", BY_POSITION)
+def test_options_by_position(name):
+    a, args = np.array([[3.0, 1.0, 2.0], [0.0, 5.0, 4.0]]), BY_POSITION[name]
+    ours, numpys = gg, np
+    for part in name.split("."):
+        ours, numpys = getattr(ours, part), getattr(numpys, part)
+    got, want = ours(gg.asarray(a), *args), numpys(a, *args)
+    if not isinstance(got, tuple):
+        got, want = (got,), (want,)
+    for x, y in zip(got, want, strict=True):
+        np.testing.assert_allclose(x.numpy(), y, atol=1e-14)
+
+
+def test_making_by_position():
+    assert gg.zeros(2, np.int8).dtype == gg.ones(2, np.int8).dtype == gg.empty(2, np.int8).dtype
+    assert gg.full(2, 7, np.int8).tolist() == [7, 7]
+    assert gg.arange(0, 4, 2, np.int8).dtype == gg.int8
+    assert gg.eye(2, 3, 1, np.int8).tolist() == [[0, 1, 0], [0, 0, 1]]
+    assert gg.linspace(0, 1).shape == (50,)
+
+
+def test_where_takes_both_branches_or_none():
+    with pytest.raises(DtypeError, match=r"\[where\] takes both"):
+        gg.where([True], 1.0)
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [lambda x: x.astype(x.dtype), gg.clip, lambda x: x.conj(), lambda x: x.copy(), gg.nan_to_num],
+)
+def test_copies_are_written_to_apart(copied):
+    for x in (gg.asarray([1.0, 2.0]), gg.asarray([1, 2])):
+        y = copied(x)
+        y += 1
+        assert (x.tolist(), y.tolist()) == ([1, 2], [2, 3])

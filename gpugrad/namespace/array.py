@@ -122,13 +122,13 @@ def squeeze(x: Any, /, axis: int | tuple[int, ...]) -> Tensor:
     return ops.reshape(x, shape=tuple(d for i, d in enumerate(x.shape) if i not in axes))
 
 
-def flip(x: Any, /, *, axis: Axis = None) -> Tensor:
+def flip(x: Any, /, axis: Axis = None) -> Tensor:
     """``x`` in reverse order along ``axis`` (all axes by default)."""
     x = asarray(x)
     return ops.flip(x, axis=normalize_axes("flip", axis, x.ndim))
 
 
-def roll(x: Any, /, shift: int | tuple[int, ...], *, axis: Axis = None) -> Tensor:
+def roll(x: Any, /, shift: int | tuple[int, ...], axis: Axis = None) -> Tensor:
     """``x`` shifted round and round by ``shift`` places along ``axis``."""
     x = asarray(x)
     if axis is None:
@@ -142,7 +142,7 @@ def roll(x: Any, /, shift: int | tuple[int, ...], *, axis: Axis = None) -> Tenso
     return ops.roll(x, shift=shifts, axis=axes)
 
 
-def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
+def concat(arrays: Sequence[Any], /, axis: int | None = 0) -> Tensor:
     """``arrays`` one after the other along ``axis``; with None, all flattened first.
 
     >>> import gpugrad as gg
@@ -165,7 +165,7 @@ def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
     return ops.concat(*xs, axis=axis, offsets=tuple(offsets))
 
 
-def stack(arrays: Sequence[Any], /, *, axis: int = 0) -> Tensor:
+def stack(arrays: Sequence[Any], /, axis: int = 0) -> Tensor:
     """``arrays`` of one shape, side by side along a new axis.
 
     >>> import gpugrad as gg
@@ -218,7 +218,7 @@ def _index_array(x: Tensor, a: Any) -> Any:
     return a if x.device == "cpu" else asarray(a, device=x.device)
 
 
-def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Tensor:
+def take(x: Any, indices: Any, /, axis: int | None = None) -> Tensor:
     """The places ``indices`` of ``x`` along ``axis``.
 
     >>> import gpugrad as gg
@@ -250,7 +250,7 @@ def _totalled(op: Any, x: Any, axis: Axis, dtype: Any, keepdims: bool) -> Tensor
     return astype(_reduce(op, astype(x, dtype), axis, keepdims), dtype)
 
 
-def sum(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Tensor:
+def sum(x: Any, /, axis: Axis = None, dtype: Any = None, *, keepdims: bool = False) -> Tensor:
     """Sum over ``axis`` (all by default); half precision accumulates in float32.
 
     >>> import gpugrad as gg
@@ -260,7 +260,7 @@ def sum(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = Fal
     return _totalled(ops.sum, x, axis, dtype, keepdims)
 
 
-def prod(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Tensor:
+def prod(x: Any, /, axis: Axis = None, dtype: Any = None, *, keepdims: bool = False) -> Tensor:
     """Product over ``axis``; its gradient is exact where values are 0.
 
     >>> import gpugrad as gg
@@ -270,7 +270,7 @@ def prod(x: Any, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = Fa
     return _totalled(ops.prod, x, axis, dtype, keepdims)
 
 
-def mean(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
+def mean(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
     """Arithmetic mean over ``axis``; of floating numbers only."""
     x = asarray(x)
     if x.dtype.kind not in "fc":
@@ -279,12 +279,12 @@ def mean(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return _reduce(ops.mean, x, axis, keepdims)
 
 
-def max(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
+def max(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
     """Largest value over ``axis``; ties share the gradient evenly."""
     return _reduce(ops.max, x, axis, keepdims)
 
 
-def min(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
+def min(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
     """Smallest value over ``axis``; ties share the gradient evenly."""
     return _reduce(ops.min, x, axis, keepdims)
 
@@ -294,7 +294,7 @@ def norm(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return _reduce(ops.norm, x, axis, keepdims)
 
 
-def logsumexp(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
+def logsumexp(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
     """``log Σ eˣ`` over ``axis``, without overflow."""
     return _reduce(ops.logsumexp, x, axis, keepdims)
 
@@ -304,7 +304,7 @@ def _degrees(op: str, x: Tensor, axis: Axis, correction: float) -> float:
     return builtins.max(n - correction, 0)
 
 
-def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
+def var(x: Any, /, axis: Axis = None, *, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """Variance over ``axis``; the sum of squares is divided by ``n − correction``."""
     x = asarray(x)
     centred = x - mean(x, axis=axis, keepdims=True)
@@ -313,7 +313,7 @@ def var(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool
     return total / (_degrees("var", x, axis, correction) or math.nan)
 
 
-def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
+def std(x: Any, /, axis: Axis = None, *, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """Standard deviation over ``axis``; the derivative where all values are equal is 0."""
     x = asarray(x)
     centred = x - mean(x, axis=axis, keepdims=True)
@@ -321,12 +321,12 @@ def std(x: Any, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool
     return norm(centred, axis=axis, keepdims=keepdims) / root
 
 
-def any(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
+def any(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
     """Whether one value over ``axis`` is true."""
     return _reduce(ops.any, x, axis, keepdims)
 
 
-def all(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
+def all(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
     """Whether every value over ``axis`` is true."""
     return _reduce(ops.all, x, axis, keepdims)
 
@@ -340,12 +340,12 @@ def _arg(op: Any, x: Any, axis: int | None, keepdims: bool) -> Tensor:
     return y
 
 
-def argmax(x: Any, /, *, axis: int | None = None, keepdims: bool = False) -> Tensor:
+def argmax(x: Any, /, axis: int | None = None, *, keepdims: bool = False) -> Tensor:
     """Index of the first largest value along ``axis``, or in the flattened array."""
     return _arg(ops.argmax, x, axis, keepdims)
 
 
-def argmin(x: Any, /, *, axis: int | None = None, keepdims: bool = False) -> Tensor:
+def argmin(x: Any, /, axis: int | None = None, *, keepdims: bool = False) -> Tensor:
     """Index of the first smallest value along ``axis``, or in the flattened array."""
     return _arg(ops.argmin, x, axis, keepdims)
 

@@ -220,7 +220,7 @@ def _made(make: str, args: tuple[Any, ...], dtype: Any, device: str | None) -> T
     return Tensor(getattr(xp, make)(*args, dtype=np.dtype(dtype)))
 
 
-def zeros(shape: Any, *, dtype: Any = None, device: str | None = None) -> Tensor:
+def zeros(shape: Any, dtype: Any = None, *, device: str | None = None) -> Tensor:
     """Zeros of ``shape``, float32 by default.
 
     >>> import gpugrad as gg
@@ -230,7 +230,7 @@ def zeros(shape: Any, *, dtype: Any = None, device: str | None = None) -> Tensor
     return _made("zeros", (_shape(shape),), np.float32 if dtype is None else dtype, device)
 
 
-def ones(shape: Any, *, dtype: Any = None, device: str | None = None) -> Tensor:
+def ones(shape: Any, dtype: Any = None, *, device: str | None = None) -> Tensor:
     """Ones of ``shape``, float32 by default.
 
     >>> import gpugrad as gg
@@ -240,12 +240,12 @@ def ones(shape: Any, *, dtype: Any = None, device: str | None = None) -> Tensor:
     return _made("ones", (_shape(shape),), np.float32 if dtype is None else dtype, device)
 
 
-def empty(shape: Any, *, dtype: Any = None, device: str | None = None) -> Tensor:
+def empty(shape: Any, dtype: Any = None, *, device: str | None = None) -> Tensor:
     """A tensor of ``shape`` with whatever values the memory held, float32 by default."""
     return _made("empty", (_shape(shape),), np.float32 if dtype is None else dtype, device)
 
 
-def full(shape: Any, fill_value: Any, *, dtype: Any = None, device: str | None = None) -> Tensor:
+def full(shape: Any, fill_value: Any, dtype: Any = None, *, device: str | None = None) -> Tensor:
     """``fill_value`` in every place of ``shape``; the dtype is the value's unless given.
 
     >>> import gpugrad as gg
@@ -264,17 +264,17 @@ def _like(make: Any, x: Any, dtype: Any, device: str | None) -> Tensor:
     return result
 
 
-def zeros_like(x: Any, /, *, dtype: Any = None, device: str | None = None) -> Tensor:
+def zeros_like(x: Any, /, dtype: Any = None, *, device: str | None = None) -> Tensor:
     """Zeros with the shape, dtype and device of ``x``."""
     return _like(zeros, x, dtype, device)
 
 
-def ones_like(x: Any, /, *, dtype: Any = None, device: str | None = None) -> Tensor:
+def ones_like(x: Any, /, dtype: Any = None, *, device: str | None = None) -> Tensor:
     """Ones with the shape, dtype and device of ``x``."""
     return _like(ones, x, dtype, device)
 
 
-def empty_like(x: Any, /, *, dtype: Any = None, device: str | None = None) -> Tensor:
+def empty_like(x: Any, /, dtype: Any = None, *, device: str | None = None) -> Tensor:
     """An uninitialised tensor with the shape, dtype and device of ``x``."""
     return _like(empty, x, dtype, device)
 
@@ -295,8 +295,8 @@ def arange(
     /,
     stop: Any = None,
     step: Any = 1,
-    *,
     dtype: Any = None,
+    *,
     device: str | None = None,
 ) -> Tensor:
     """Values from ``start`` up to, not including, ``stop``; ``arange(n)`` counts from 0.
@@ -317,7 +317,7 @@ def linspace(
     start: Any,
     stop: Any,
     /,
-    num: int,
+    num: int = 50,
     *,
     dtype: Any = None,
     device: str | None = None,
@@ -344,9 +344,9 @@ def eye(
     n_rows: int,
     n_cols: int | None = None,
     /,
-    *,
     k: int = 0,
     dtype: Any = None,
+    *,
     device: str | None = None,
 ) -> Tensor:
     """Ones on the ``k``-th diagonal of an otherwise zero matrix, float32 by default."""
@@ -354,12 +354,12 @@ def eye(
     return Tensor(xp.eye(n_rows, n_cols, k, dtype=np.dtype(dtype or np.float32)))
 
 
-def tril(x: Any, /, *, k: int = 0) -> Tensor:
+def tril(x: Any, /, k: int = 0) -> Tensor:
     """``x`` with zeros above the ``k``-th diagonal of its last two axes."""
     return ops.triangle(asarray(x), k=k, lower=True)
 
 
-def triu(x: Any, /, *, k: int = 0) -> Tensor:
+def triu(x: Any, /, k: int = 0) -> Tensor:
     """``x`` with zeros below the ``k``-th diagonal of its last two axes."""
     return ops.triangle(asarray(x), k=k, lower=False)
 

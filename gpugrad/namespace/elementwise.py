@@ -11,7 +11,7 @@ import numpy as np
 
 from gpugrad.aval import WEAK
 from gpugrad.errors import DtypeError, message
-from gpugrad.late import ops
+from gpugrad.late import functions, ops
 from gpugrad.namespace.creation import asarray
 from gpugrad.namespace.lifting import together
 from gpugrad.ops import elementwise as _declared  # noqa: F401  (declares the ops)
@@ -121,11 +121,11 @@ for _name, _summary in _SUMMARIES.items():
 __all__ = [*_SUMMARIES, "clip", "where"]
 
 
-def where(condition: Any, x1: Any, x2: Any, /) -> Tensor:
+def where(condition: Any, x1: Any = None, x2: Any = None, /) -> Any:
     """``x1`` where ``condition``, else ``x2``, all broadcast together.
 
     The side that was not selected gets a gradient of exactly 0, even where its own derivative is
-    infinite or NaN.
+    infinite or NaN. Without x1 and x2 it is `nonzero`.
 
     >>> import gpugrad as gg
     >>> x = gg.asarray([0.0, 4.0], requires_grad=True)
@@ -133,6 +133,10 @@ def where(condition: Any, x1: Any, x2: Any, /) -> Tensor:
     >>> x.grad.tolist()
     [0.0, 0.25]
     """
+    if x1 is None and x2 is None:
+        return functions.nonzero(condition)
+    if x1 is None or x2 is None:
+        raise DtypeError(message("where", "takes both branches or none", "one"))
     (condition,), (x1, x2) = operands(condition), operands(x1, x2)
     if not any(type(x) is Tensor for x in (condition, x1, x2)):
         condition = asarray(condition)
@@ -152,7 +156,7 @@ def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
     if values.dtype.kind not in "iuf":
         raise DtypeError(message("clip", "only real numbers have an order", values.dtype))
     if min is None and max is None:
-        return values
+        return asarray(values, copy=True)
     if values.dtype.kind == "f":
         lowest, highest = -np.inf, np.inf
     else:

@@ -194,7 +194,7 @@ def _pair(left: Term, right: Term, needed: set[str]) -> Term:
 # Special cases
 
 
-def tensordot(x1: Any, x2: Any, /, *, axes: Any = 2) -> Tensor:
+def tensordot(x1: Any, x2: Any, /, axes: Any = 2) -> Tensor:
     """Sum of products over ``axes``: the last n of ``x1`` with the first n of ``x2``, or two lists.
 
     >>> import gpugrad as gg

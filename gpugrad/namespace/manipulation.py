@@ -41,7 +41,7 @@ def broadcast_arrays(*arrays: Any) -> tuple[Tensor, ...]:
     return tuple([x if x.shape == shape else broadcast_to(x, shape) for x in xs])
 
 
-def unstack(x: Any, /, *, axis: int = 0) -> tuple[Tensor, ...]:
+def unstack(x: Any, /, axis: int = 0) -> tuple[Tensor, ...]:
     """The slices of ``x`` along ``axis``: what `stack` would put together again.
 
     >>> import gpugrad as gg
@@ -53,7 +53,7 @@ def unstack(x: Any, /, *, axis: int = 0) -> tuple[Tensor, ...]:
     return tuple([x[(*lead, i)] for i in range(x.shape[len(lead)])])
 
 
-def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
+def repeat(x: Any, repeats: Any, /, axis: int | None = None) -> Tensor:
     """Each value (or slice along ``axis``) ``repeats`` times in a row; without axis, flattened.
 
     ``repeats`` is an integer, or integers for each place.
@@ -104,7 +104,7 @@ def tile(x: Any, repetitions: Any, /) -> Tensor:
     return ops.reshape(spread, shape=tuple(t * size for t, size in pairs))
 
 
-def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1) -> Tensor:
+def take_along_axis(x: Any, indices: Any, /, axis: int = -1) -> Tensor:
     """``x`` at ``indices`` along ``axis``, which has one index for each place of the other axes.
 
     The other axes broadcast together. A value taken twice receives twice the gradient.

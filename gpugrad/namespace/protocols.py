@@ -372,10 +372,6 @@ def _clip(a: Any, a_min: Any = None, a_max: Any = None, min: Any = None, max: An
     return functions.clip(a, a_min if min is None else min, a_max if max is None else max)
 
 
-def _where(condition: Any, *branches: Any) -> Any:
-    return functions.where(condition, *branches) if branches else functions.nonzero(condition)
-
-
 def _take(a: Any, indices: Any, axis: int | None = None) -> Tensor:
     x = _lifted(a) if axis is not None else composed.ravel(a)
     before = (slice(None),) * normalize_axis("take", axis or 0, x.ndim)
@@ -511,7 +507,6 @@ _ADAPTED: dict[str, Callable[..., Any]] = {
     "take_along_axis": _take_along_axis,
     "unique": _unique,
     "var": _spread("var"),
-    "where": _where,
     **{
         name: _made(name) for name in ("arange", "empty", "eye", "identity", "ones", "tri", "zeros")
     },

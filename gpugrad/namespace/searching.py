@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 
-def argsort(x: Any, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
+def argsort(x: Any, /, axis: int = -1, *, descending: bool = False, stable: bool = True) -> Tensor:
     """Indices that sort ``x`` along ``axis``; equal values keep their order, NaN counts as largest.
 
     >>> import gpugrad as gg
@@ -44,7 +44,7 @@ def argsort(x: Any, /, *, axis: int = -1, descending: bool = False, stable: bool
     return ops.argsort(x, axis=normalize_axis("argsort", axis, x.ndim), descending=descending)
 
 
-def sort(x: Any, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
+def sort(x: Any, /, axis: int = -1, *, descending: bool = False, stable: bool = True) -> Tensor:
     """``x`` in order along ``axis``; NaN counts as largest.
 
     The gradient of each value goes back to the place it came from. Among equal values the order is
@@ -67,7 +67,7 @@ def _ordered(name: str, x: Tensor) -> Tensor:
     return x
 
 
-def searchsorted(x1: Any, x2: Any, /, *, side: str = "left", sorter: Any = None) -> Tensor:
+def searchsorted(x1: Any, x2: Any, /, side: str = "left", sorter: Any = None) -> Tensor:
     """Where in the ascending ``x1`` the values ``x2`` belong: before equal values, or after them.
 
     >>> import gpugrad as gg
@@ -97,7 +97,7 @@ def nonzero(x: Any, /) -> tuple[Tensor, ...]:
     return tuple([Tensor(i.astype(np.int64, copy=False)) for i in found])
 
 
-def count_nonzero(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
+def count_nonzero(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
     """How many values over ``axis`` are not 0.
 
     >>> import gpugrad as gg

@@ -158,7 +158,7 @@ def nan_to_num(
     """
     y = asarray(x)
     if y.dtype.kind != "f":
-        return y
+        return asarray(y, copy=copy)
     limits = np.finfo(y.dtype)
     above = float(limits.max) if posinf is None else posinf
     below = float(limits.min) if neginf is None else neginf
