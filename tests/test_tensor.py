@@ -1137,7 +1137,7 @@ BY_POSITION = {
     "fft.fftn": ((2, 2), (0, 1)),
     "fft.fftshift": (1,),
     "flip": (1,),
-    "linalg.qr": ("r",),
+    "linalg.qr": ("complete",),
     "max": (1,),
     "mean": (1,),
     "ones_like": (np.float64,),
