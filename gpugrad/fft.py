@@ -19,17 +19,21 @@ from gpugrad.tensor import Tensor
 
 __all__ = [
     "fft",
+    "fft2",
     "fftfreq",
     "fftn",
     "fftshift",
     "hfft",
     "ifft",
+    "ifft2",
     "ifftn",
     "ifftshift",
     "ihfft",
     "irfft",
+    "irfft2",
     "irfftn",
     "rfft",
+    "rfft2",
     "rfftfreq",
     "rfftn",
 ]
@@ -242,10 +246,38 @@ def ihfft(x: Any, /, n: int | None = None, axis: int = -1, norm: str | None = No
     return ops.conj(_half("ihfft", x, place, size, ADJOINT_NORM[norm]))
 
 
+# Two axes: NumPy's names for the transforms over several
+
+
+def fft2(x: Any, /, s: Sizes = None, axes: Axes = (-2, -1), norm: str | None = None) -> Tensor:
+    """`fftn` along two axes, by default the last ones.
+
+    >>> import gpugrad as gg
+    >>> gg.fft.fft2(gg.ones((2, 2))).tolist()
+    [[(4+0j), 0j], [0j, 0j]]
+    """
+    return fftn(x, s, axes, norm)
+
+
+def ifft2(x: Any, /, s: Sizes = None, axes: Axes = (-2, -1), norm: str | None = None) -> Tensor:
+    """The inverse of `fft2`."""
+    return ifftn(x, s, axes, norm)
+
+
+def rfft2(x: Any, /, s: Sizes = None, axes: Axes = (-2, -1), norm: str | None = None) -> Tensor:
+    """`rfftn` along two axes, by default the last ones."""
+    return rfftn(x, s, axes, norm)
+
+
+def irfft2(x: Any, /, s: Sizes = None, axes: Axes = (-2, -1), norm: str | None = None) -> Tensor:
+    """The inverse of `rfft2`."""
+    return irfftn(x, s, axes, norm)
+
+
 # Frequencies, and the order they come in
 
 
-def fftfreq(n: int, /, *, d: float = 1.0, dtype: Any = None, device: str | None = None) -> Tensor:
+def fftfreq(n: int, /, d: float = 1.0, *, dtype: Any = None, device: str | None = None) -> Tensor:
     """Frequency of each value of `fft`, in cycles per unit of the spacing ``d``.
 
     In float32 unless ``dtype`` says otherwise.
@@ -257,7 +289,7 @@ def fftfreq(n: int, /, *, d: float = 1.0, dtype: Any = None, device: str | None 
     return _frequencies("fftfreq", np.fft.fftfreq, n, d, dtype, device)
 
 
-def rfftfreq(n: int, /, *, d: float = 1.0, dtype: Any = None, device: str | None = None) -> Tensor:
+def rfftfreq(n: int, /, d: float = 1.0, *, dtype: Any = None, device: str | None = None) -> Tensor:
     """Frequency of each value of `rfft`; see `fftfreq`.
 
     >>> import gpugrad as gg

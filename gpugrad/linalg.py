@@ -7,6 +7,7 @@ the subgradient that is documented. Imports ops and namespace.
 
 import builtins
 import math
+from string import ascii_letters
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ __all__ = [
     "SVDResult",
     "SlogdetResult",
     "cholesky",
+    "cond",
     "cross",
     "det",
     "diagonal",
@@ -45,6 +47,7 @@ __all__ = [
     "matrix_power",
     "matrix_rank",
     "matrix_transpose",
+    "multi_dot",
     "norm",
     "outer",
     "pinv",
@@ -54,6 +57,8 @@ __all__ = [
     "svd",
     "svdvals",
     "tensordot",
+    "tensorinv",
+    "tensorsolve",
     "trace",
     "vecdot",
     "vector_norm",
@@ -158,6 +163,41 @@ def lstsq(a: Any, b: Any, /, rcond: float | None = None) -> "LstsqResult":
     sums = functions.reshape(functions.sum(rest * rest, axis=0), (-1,))
     full = m > n and int(rank) == n
     return LstsqResult(x, sums if full else sums[:0], rank, svdvals(a))
+
+
+def tensorsolve(a: Any, b: Any, /, axes: Any = None) -> Tensor:
+    """``y`` with ``tensordot(a, y, y.ndim) = b``; ``axes`` of a are moved to its end first.
+
+    >>> import gpugrad as gg
+    >>> gg.linalg.tensorsolve(2 * gg.reshape(gg.eye(4), (2, 2, 4)), gg.ones((2, 2))).tolist()
+    [0.5, 0.5, 0.5, 0.5]
+    """
+    a, b = together(a, b)
+    if axes is not None:
+        moved = tuple(axes)
+        a = functions.moveaxis(a, moved, tuple(range(a.ndim - len(moved), a.ndim)))
+    rest = a.shape[b.ndim :]
+    if math.prod(rest) != b.size or a.size != b.size**2:
+        got, hint = f"a: {a.shape}, b: {b.shape}", "a: (*b.shape, *y.shape), y as large as b"
+        raise ShapeError(message("tensorsolve", "a is no square matrix over b", got, hint))
+    y = solve(functions.reshape(a, (b.size, b.size)), functions.reshape(b, (-1,)))
+    return functions.reshape(y, rest)
+
+
+def tensorinv(a: Any, /, ind: int = 2) -> Tensor:
+    """The inverse of ``a`` as a map from its last axes to its first ``ind`` ones.
+
+    >>> import gpugrad as gg
+    >>> gg.linalg.tensorinv(2 * gg.reshape(gg.eye(4), (4, 2, 2)), ind=1).shape
+    (2, 2, 4)
+    """
+    x = _floating("tensorinv", a)
+    n = math.prod(x.shape[:ind])
+    if ind < 1 or n * n != x.size:
+        hint = "as many values in the first ind axes as in the others"
+        raise ShapeError(message("tensorinv", "a is no square matrix", (x.shape, ind), hint))
+    y = inv(functions.reshape(x, (n, n)))
+    return functions.reshape(y, (*x.shape[ind:], *x.shape[:ind]))
 
 
 def det(x: Any, /) -> Tensor:
@@ -290,8 +330,10 @@ def cholesky(x: Any, /, *, upper: bool = False) -> Tensor:
     return ops.cholesky(x)
 
 
-def eigh(x: Any, /) -> EighResult:
-    """Eigenvalues and eigenvectors of Hermitian matrices (…, n, n); the lower triangle is read.
+def eigh(x: Any, /, UPLO: str = "L") -> EighResult:
+    """Eigenvalues and eigenvectors of Hermitian matrices (…, n, n).
+
+    The lower triangle is read, or with ``UPLO="U"`` the upper one; the gradient is Hermitian.
 
     Eigenvectors are known up to sign (complex: phase), and within a space of equal eigenvalues up
     to a rotation. A loss must not depend on that choice: where it does so the derivative does not
@@ -303,11 +345,20 @@ def eigh(x: Any, /) -> EighResult:
     >>> gg.linalg.eigh(gg.asarray([[2.0, 0.0], [0.0, 1.0]])).eigenvalues.tolist()
     [1.0, 2.0]
     """
-    return EighResult(*ops.eigh(_floating("eigh", x)))
+    return EighResult(*ops.eigh(_lower("eigh", x, UPLO)))
 
 
-def eigvalsh(x: Any, /) -> Tensor:
-    """Eigenvalues of Hermitian matrices (…, n, n), ascending; the lower triangle is read.
+def _lower(op: str, x: Any, triangle: str) -> Tensor:
+    """A Hermitian matrix, given by one of its triangles, with that one below."""
+    if triangle not in ("L", "U"):
+        raise DtypeError(message(op, "UPLO is 'L' or 'U'", repr(triangle)))
+    given = _floating(op, x)
+    flipped: Tensor = given if triangle == "L" else adjoint(given)
+    return flipped
+
+
+def eigvalsh(x: Any, /, UPLO: str = "L") -> Tensor:
+    """Eigenvalues of Hermitian matrices (…, n, n), ascending; triangles as in `eigh`.
 
     At equal eigenvalues the gradient is exact for a loss that treats these alike (their sum, say),
     else a subgradient; second derivatives raise there.
@@ -316,7 +367,7 @@ def eigvalsh(x: Any, /) -> Tensor:
     >>> gg.grad(lambda x: gg.linalg.eigvalsh(x).sum())(gg.eye(2)).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    return ops.eigvalsh(_floating("eigvalsh", x))
+    return ops.eigvalsh(_lower("eigvalsh", x, UPLO))
 
 
 def eig(x: Any, /) -> EigResult:
@@ -498,6 +549,22 @@ def norm(x: Any, /, ord: Any = None, axis: Axis = None, keepdims: bool = False) 
     return functions.expand_dims(y, axis=normalize_axes("norm", pair, x.ndim)) if keepdims else y
 
 
+def cond(x: Any, /, p: Any = None) -> Tensor:
+    """Condition number ``‖x‖ ‖x⁻¹‖`` in the norm ``p`` of `matrix_norm`, by default 2.
+
+    For 2 and −2 it is the quotient of the extreme singular values, also of oblong matrices.
+
+    >>> import gpugrad as gg
+    >>> gg.linalg.cond(gg.asarray([[4.0, 0.0], [0.0, 0.5]])).item()
+    8.0
+    """
+    x = _floating("cond", x)
+    if p is None or p in (2, -2):
+        s = svdvals(x)
+        return s[..., -1] / s[..., 0] if p == -2 else s[..., 0] / s[..., -1]
+    return matrix_norm(x, ord=p) * matrix_norm(inv(x), ord=p)
+
+
 # Products and diagonals
 
 
@@ -516,6 +583,28 @@ def cross(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
         raise ShapeError(message("cross", "vectors have three components", got))
     left = functions.roll(x1, -1, axis=axis) * functions.roll(x2, -2, axis=axis)
     return left - functions.roll(x1, -2, axis=axis) * functions.roll(x2, -1, axis=axis)
+
+
+def multi_dot(arrays: Any) -> Tensor:
+    """Product of several matrices, two at a time so that intermediates stay small.
+
+    The first may be a row and the last a column, as vectors.
+
+    >>> import gpugrad as gg
+    >>> gg.linalg.multi_dot([gg.ones((2, 3)), gg.ones((3, 4)), gg.ones(4)]).tolist()
+    [12.0, 12.0]
+    """
+    xs = together(*arrays)
+    if len(xs) < 2 or any(x.ndim != 2 for x in xs[1:-1]) or xs[0].ndim > 2 or xs[-1].ndim > 2:
+        hint = "matrices, between vectors at most"
+        raise ShapeError(message("multi_dot", "takes a chain", [x.shape for x in xs], hint))
+    labels = [ascii_letters[i : i + 2] for i in range(len(xs))]
+    if xs[0].ndim == 1:
+        labels[0] = labels[0][1]
+    if xs[-1].ndim == 1:
+        labels[-1] = labels[-1][0]
+    ends = labels[0][:-1] + labels[-1][1:]
+    return _products.einsum(f"{','.join(labels)}->{ends}", *xs)
 
 
 def outer(x1: Any, x2: Any, /) -> Tensor:

@@ -1,6 +1,7 @@
 """Linear algebra, einsum and fft where they are hard: equal eigenvalues, singular and empty
 matrices, complex numbers, and losses that depend on an arbitrary choice of vectors."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -681,3 +682,28 @@ def test_adjoints() -> None:
                 c = cplx(*y.shape) if y.dtype.kind == "c" else real(*y.shape)
                 (g,) = pullback(c)
                 np.testing.assert_allclose(np.vdot(c, y).real, np.vdot(g, x).real, 1e-10)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: la.eigh(gg.eye(2), "X"), r"\[eigh\] UPLO is 'L' or 'U'; got 'X'"),
+        (lambda: la.eigvalsh(gg.eye(2), UPLO="l"), r"\[eigvalsh\] UPLO"),
+        (lambda: la.multi_dot([gg.eye(2)]), r"\[multi_dot\] takes a chain"),
+        (lambda: la.multi_dot([gg.eye(2), gg.ones(2), gg.eye(2)]), r"\[multi_dot\]"),
+        (lambda: la.tensorsolve(gg.ones((2, 2, 3)), gg.ones((2, 2))), r"\[tensorsolve\].*; try"),
+        (lambda: la.tensorinv(gg.ones((2, 3))), r"\[tensorinv\].*; try"),
+        (lambda: la.cond(gg.eye(2), "max"), r"\[matrix_norm\] unknown order"),
+    ],
+)
+def test_arguments_that_do_not_fit(call: Callable[[], Any], words: str) -> None:
+    with pytest.raises((DtypeError, ShapeError), match=words):
+        call()
+
+
+def test_one_triangle_is_read() -> None:
+    x = np.array([[2.0, 1.0], [5.0, 3.0]])
+    for triangle in "LU":
+        got, want = la.eigh(gg.asarray(x), triangle), np.linalg.eigh(x, triangle)
+        np.testing.assert_allclose(got.eigenvalues.numpy(), want.eigenvalues)
+        np.testing.assert_allclose(la.eigvalsh(x, triangle).numpy(), want.eigenvalues)

@@ -116,6 +116,7 @@ SMOOTH = {
     "trunc": (np.trunc, real(4)),
     "vecdot": (lambda a, b: np.vecdot(a, b), real(3, 4), real(4)),
     "vecdot axis": (lambda a, b: np.vecdot(a, b, axis=0), real(3, 2), real(3, 2)),
+    "index of tuples": (lambda x: x[(0, 1, 0), (3, 3, 2)], real(2, 4)),
     "array on the left": (lambda x: np.ones((2, 4)) * x - np.float64(2.5) / (x * x), positive(4)),
     "list operand": (lambda x: np.add(x, [0.1, 0.2, 0.3]) * [1, 2, 3], real(3)),
     "dtype": (lambda x: np.sin(x, dtype=np.float64), real(4)),
@@ -338,6 +339,38 @@ SMOOTH = {
     "linalg.matrix_norm": (lambda x: np.linalg.matrix_norm(x, keepdims=True), real(2, 3, 4)),
     "linalg.matrix_transpose": (np.linalg.matrix_transpose, real(2, 3, 4)),
     "linalg.multi_dot": (lambda a, b: np.linalg.multi_dot([a, b, a]), real(2, 3), real(3, 2)),
+    "linalg.multi_dot vectors": (
+        lambda a, b, c: np.linalg.multi_dot([a, b, b.T, c]),
+        *(real(3), real(3, 2), real(3)),
+    ),
+    "linalg.cond": (np.linalg.cond, POSITIVE_DEFINITE),
+    "linalg.cond -2": (lambda x: np.linalg.cond(x, -2), real(3, 4)),
+    "linalg.cond 1": (lambda x: np.linalg.cond(x, 1), POSITIVE_DEFINITE),
+    "linalg.eigh upper": (
+        lambda x: np.abs(np.linalg.eigh(np.triu(x) + np.triu(x, 1).T, "U")[1]),
+        POSITIVE_DEFINITE,
+    ),
+    "linalg.eigvalsh upper": (
+        lambda x: np.linalg.eigvalsh(np.triu(x) + np.triu(x, 1).T, UPLO="U"),
+        POSITIVE_DEFINITE,
+    ),
+    "linalg.norm nuc axis": (lambda x: np.linalg.norm(x, "nuc", axis=(0, 1)), real(3, 4, 2)),
+    "linalg.norm axis swapped": (
+        lambda x: np.linalg.norm(x, 1, axis=(2, 0), keepdims=True),
+        apart(3, 2, 4),
+    ),
+    "linalg.tensorinv": (
+        lambda x: np.linalg.tensorinv(np.reshape(x, (4, 2, 2)), ind=1),
+        real(4, 4) + 3 * np.eye(4),
+    ),
+    "linalg.tensorsolve": (
+        lambda a, b: np.linalg.tensorsolve(np.reshape(a, (2, 2, 4)), b),
+        *(real(4, 4) + 3 * np.eye(4), real(2, 2)),
+    ),
+    "linalg.tensorsolve axes": (
+        lambda a, b: np.linalg.tensorsolve(np.reshape(a, (2, 4, 2)), b, axes=(1,)),
+        *(real(4, 4) + 3 * np.eye(4), real(2, 2)),
+    ),
     "linalg.norm nuc": (lambda x: np.linalg.norm(x, "nuc"), real(3, 4)),
     "linalg.norm 2": (lambda x: np.linalg.norm(x, 2), real(3, 4)),
     "linalg.norm inf": (lambda x: np.linalg.norm(x, np.inf, axis=0), apart(3, 4)),
@@ -351,6 +384,7 @@ SMOOTH = {
     "fft.fft": (lambda x: np.abs(np.fft.fft(x, axis=0)) ** 2, real(5, 2)),
     "fft.fftn": (lambda x: np.abs(np.fft.fftn(x, axes=(0, 1))) ** 2, real(3, 2)),
     "fft.fft2": (lambda x: np.real(np.fft.ifft2(np.fft.fft2(x) ** 2)), real(3, 4)),
+    "fft.fft2 axes": (lambda x: np.abs(np.fft.fft2(x, (2, 5), (0, 2))), real(3, 2, 4)),
     "fft.rfft2": (lambda x: np.fft.irfft2(np.fft.rfft2(x, norm="ortho"), s=(3, 4)), real(3, 4)),
     "fft.rfftn": (lambda x: np.imag(np.fft.rfftn(x)) + np.real(np.fft.rfftn(x)), real(3, 4)),
     "fft.ifft": (lambda x: np.real(np.fft.ifft(x, n=3)), real(4)),
@@ -635,7 +669,6 @@ OPTIONS = {
     "period": lambda t: np.interp(t, [0.0, 1.0], [0.0, 1.0], period=1.0),
     "pad mode": lambda t: np.pad(t, 1, "linear_ramp", end_values=3),
     "fweights": lambda t: np.cov(t, fweights=[1, 2]),
-    "axis": lambda t: np.linalg.norm(np.outer(t, t), 1, axis=(1, 0)),
     "mode": lambda t: np.take(t, [5], mode="clip"),
 }  # fmt: skip
 

@@ -6,7 +6,7 @@ NumPy names beside it, aval, operators, rules and errors.
 
 import sys
 from collections.abc import Callable
-from functools import cache, reduce
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -431,32 +431,9 @@ def _unique(
     return chosen[0] if len(chosen) == 1 else tuple(chosen)
 
 
-def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
-    x = _lifted(x)
-    if ord is None:
-        return functions.norm(x, axis=axis, keepdims=keepdims)
-    linalg = array_namespace(None).linalg
-    axes = tuple(range(x.ndim)) if axis is None else axis
-    if not isinstance(axes, tuple) or len(axes) == 1:
-        return linalg.vector_norm(x, ord=ord, axis=axes, keepdims=keepdims)
-    if [normalize_axis("linalg.norm", i, x.ndim) for i in axes] != [x.ndim - 2, x.ndim - 1]:
-        hint = "np.moveaxis(...) to bring them there"
-        raise DtypeError(message("linalg.norm", "a matrix has the last two axes", axis, hint))
-    return linalg.matrix_norm(x, ord=ord, keepdims=keepdims)
-
-
 def _svd(a: Any, full_matrices: bool = True, compute_uv: bool = True) -> Any:
     linalg = array_namespace(None).linalg
     return linalg.svd(a, full_matrices=full_matrices) if compute_uv else linalg.svdvals(a)
-
-
-def _plane(name: str) -> Callable[..., Any]:
-    """The transform over several axes, by default over the last two."""
-
-    def transform(a: Any, s: Any = None, axes: Any = (-2, -1), norm: Any = None) -> Any:
-        return getattr(array_namespace(None).fft, name)(a, s=s, axes=axes, norm=norm or "backward")
-
-    return transform
 
 
 def _made(name: str) -> Callable[..., Tensor]:
@@ -485,15 +462,9 @@ _ADAPTED: dict[str, Callable[..., Any]] = {
     "ascontiguousarray": _array,
     "clip": _clip,
     "copy": lambda a: functions.asarray(a, copy=True),
-    "fft.fft2": _plane("fftn"),
-    "fft.ifft2": _plane("ifftn"),
-    "fft.irfft2": _plane("irfftn"),
-    "fft.rfft2": _plane("rfftn"),
     "full": _full,
     "full_like": _full_like,
     "imag": lambda val: functions.imag(val) if val.dtype.kind == "c" else functions.zeros_like(val),
-    "linalg.multi_dot": lambda arrays: reduce(functions.matmul, arrays),
-    "linalg.norm": _norm,
     "linalg.svd": _svd,
     "linspace": _linspace,
     "mean": _mean,

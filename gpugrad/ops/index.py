@@ -29,7 +29,8 @@ def split_key(index: Any) -> tuple[Key, list[Any]]:
     for part in parts:
         if part is None or part is Ellipsis or type(part) in (int, slice):
             key.append(_plain(part) if type(part) is slice else part)
-        elif isinstance(part, (bool, np.bool_, list, np.ndarray)) or hasattr(part, "shape"):
+        elif isinstance(part, (bool, np.bool_, list, tuple, np.ndarray)) or hasattr(part, "shape"):
+            part = list(part) if type(part) is tuple else part
             if isinstance(part, np.integer):
                 key.append(int(part))
                 continue
