@@ -1,13 +1,16 @@
 """The few flags. Each is an environment variable at start and a context manager afterwards.
 
-=================  =======  ==========================================================
-variable           default  meaning
-=================  =======  ==========================================================
-``GPUGRAD_FUSE``   ``1``    use the fusion table in backward; ``0`` runs op by op
-``GPUGRAD_DEVICE`` ``cpu``  where new tensors are created when no device is given
-``GPUGRAD_CHECK``  ``0``    stop at the first NaN or Inf of the forward pass, and at an array
-                            that changed between forward and backward; slow
-=================  =======  ==========================================================
+=======================  =======  ====================================================
+variable                 default  meaning
+=======================  =======  ====================================================
+``GPUGRAD_FUSE``         ``1``    use the fusion table in backward; ``0`` runs op by op
+``GPUGRAD_DEVICE``       ``cpu``  where new tensors are created when no device is given
+``GPUGRAD_CHECK``        ``0``    stop at the first NaN or Inf of the forward pass, and at
+                                  an array that changed between forward and backward; slow
+``GPUGRAD_NATIVE``       ``1``    run compiled steps in the native CPU core where it could
+                                  be built; ``0`` leaves everything to NumPy
+``GPUGRAD_NUM_THREADS``  ``0``    threads of the native core; ``0``: one for each core
+=======================  =======  ====================================================
 """
 
 import os
@@ -23,6 +26,8 @@ class _Flags(threading.local):
         self.fuse = os.environ.get("GPUGRAD_FUSE", "1") != "0"
         self.device = os.environ.get("GPUGRAD_DEVICE", "cpu")
         self.check = os.environ.get("GPUGRAD_CHECK", "0") == "1"
+        self.native = os.environ.get("GPUGRAD_NATIVE", "1") != "0"
+        self.num_threads = int(os.environ.get("GPUGRAD_NUM_THREADS", "0") or 0)
 
 
 flags = _Flags()

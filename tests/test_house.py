@@ -14,7 +14,7 @@ PACKAGE = ROOT / "gpugrad"
 
 # Rooms from the ground up. A module may import from its own room or from a lower one.
 LAYERS = [
-    ["errors", "late", "tree"],
+    ["errors", "late", "tree", "_native"],
     ["config", "aval", "rules"],
     ["backend"],
     ["operators"],

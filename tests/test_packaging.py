@@ -1,8 +1,10 @@
-"""Wheel, sdist and editable installs all work, and all bring the kernels."""
+"""Wheel, sdist and editable installs all work, also without a C compiler, and bring the kernels."""
 
+import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import venv
 import zipfile
 from pathlib import Path
@@ -15,18 +17,24 @@ KERNELS = sorted(p.name for p in (ROOT / "kernels" / "cuda").iterdir())
 CHECK = """
 import sys
 import numpy, gpugrad
-from gpugrad.backend import launch
+from gpugrad.backend import launch, native
 assert gpugrad.grad(lambda x: x * x)(3.0) == 6.0
 assert sorted(p.name for p in launch.kernel_folder().iterdir()) == {kernels}
 assert 'sigmoid_bwd' in launch.kernel_source('sigmoid_bwd.cu')
+absent = native.why_not().startswith('the native core is not there')
+assert absent == {absent}, native.why_not()
 print(gpugrad.__file__)
 """
 
+# The native core is an optional part: without a compiler everything else is installed.
+COMPILER = shutil.which((sysconfig.get_config_var("CC") or "cc").split()[0])
+NO_COMPILER = {**os.environ, "CC": "/bin/false"}
 
-def run(*command: object, cwd: Path | None = None) -> str:
+
+def run(*command: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
     """Output of a command; what it printed goes into the failure."""
     done = subprocess.run(
-        [str(c) for c in command], cwd=cwd, capture_output=True, text=True, check=False
+        [str(c) for c in command], cwd=cwd, env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -37,9 +45,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkout without what tests and builds leave in it."""
     copy = tmp_path_factory.mktemp("source") / "gpugrad"
     copy.mkdir()
+    leftovers = shutil.ignore_patterns("__pycache__", "_native*.so")
     for name in ("gpugrad", "kernels"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copytree(ROOT / name, copy / name, ignore=leftovers)
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy / name)
     return copy
 
@@ -80,9 +89,10 @@ def fresh_python(folder: Path) -> Path:
     return python
 
 
-def check(python: Path, tmp_path: Path) -> Path:
+def check(python: Path, tmp_path: Path, absent: bool = not COMPILER) -> Path:
     """Use the installed package from an unrelated folder."""
-    where = run(python, "-I", "-W", "error", "-c", CHECK.format(kernels=KERNELS), cwd=tmp_path)
+    code = CHECK.format(kernels=KERNELS, absent=absent)
+    where = run(python, "-I", "-W", "error", "-c", code, cwd=tmp_path)
     return Path(where.strip())
 
 
@@ -92,20 +102,28 @@ def test_wheel(kind: str, built: dict[str, Path], tmp_path: Path) -> None:
     assert "gpugrad/py.typed" in names
     assert {f"gpugrad/kernels/cuda/{name}" for name in KERNELS} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "kernels"))]
+    assert any(name.startswith("gpugrad/_native.") and name.endswith(".so") for name in names) == (
+        COMPILER is not None
+    )
     python = fresh_python(tmp_path / "venv")
     run(python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", built[kind])
     assert ROOT not in check(python, tmp_path).parents
     assert run(tmp_path / "venv" / "bin" / "gpugrad", "--version").startswith("gpugrad ")
 
 
-def test_editable(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("editable", [True, False])
+def test_without_a_compiler(editable: bool, source: Path, tmp_path: Path) -> None:
+    own = tmp_path / "source"  # without what a build with a compiler has left
+    shutil.copytree(
+        source, own, ignore=shutil.ignore_patterns("build", "*.egg-info", "_native*.so")
+    )
     python = fresh_python(tmp_path / "venv")
-    options = ("-q", "--no-deps", "--no-index", "--no-build-isolation")
-    run(python, "-m", "pip", "install", *options, "-e", source)
-    assert source in check(python, tmp_path).parents
+    options = ["-q", "--no-deps", "--no-index", "--no-build-isolation"] + ["-e"] * editable
+    run(python, "-m", "pip", "install", *options, own, env=NO_COMPILER)
+    assert (own in check(python, tmp_path, absent=True).parents) == editable
 
 
 def test_plain_checkout(source: Path, tmp_path: Path) -> None:
     """Without any install, from the folder itself."""
-    code = CHECK.format(kernels=KERNELS)
+    code = CHECK.format(kernels=KERNELS, absent=True)
     assert run(sys.executable, "-c", code, cwd=source)

@@ -1,0 +1,272 @@
+// Runs a program: segment after segment, on one thread or on the pool's.
+//
+// What each thread does is fixed by the program and the number of its threads, never by timing: a
+// run on one thread does the same parts in the same order, and gives the same bits.
+
+#include <string.h>
+
+#include "program.h"
+
+const int item_bytes[DTYPES] = {4, 8, 1, 1, 2, 4, 8, 1, 2, 4, 8};
+
+// Part t of n things in `parts`, cut at multiples of `grain`.
+static int64_t cut(int64_t n, int parts, int t, int64_t grain) {
+    int64_t grains = (n + grain - 1) / grain;
+    return smaller(n, grains * t / parts * grain);
+}
+
+// ---- copy ----------------------------------------------------------------------------------------
+
+// Squares, so that neither side of a transpose strides through memory for long.
+enum { COPY_SQUARE = 32 };
+
+#define COPY(T)                                                                                  \
+    static void copy_##T(const Copy *q, const char *from_, char *to_, int64_t first, int64_t end) { \
+        const T *from = (const T *)from_;                                                        \
+        T *to = (T *)to_;                                                                        \
+        const int64_t fr = q->from.row, fc = q->from.col, tr = q->to.row, tc = q->to.col;        \
+        if (fc == 1 && tc == 1) {                                                                \
+            for (int64_t i = first; i < end; i++) {                                              \
+                memmove(to + i * tr, from + i * fr, q->cols * sizeof(T));                        \
+            }                                                                                    \
+            return;                                                                              \
+        }                                                                                        \
+        for (int64_t i0 = first; i0 < end; i0 += COPY_SQUARE) {                                  \
+            int64_t i1 = smaller(end, i0 + COPY_SQUARE);                                         \
+            for (int64_t j0 = 0; j0 < q->cols; j0 += COPY_SQUARE) {                              \
+                int64_t j1 = smaller(q->cols, j0 + COPY_SQUARE);                                 \
+                for (int64_t i = i0; i < i1; i++) {                                              \
+                    for (int64_t j = j0; j < j1; j++) to[i * tr + j * tc] = from[i * fr + j * fc]; \
+                }                                                                                \
+            }                                                                                    \
+        }                                                                                        \
+    }
+COPY(uint8_t)
+COPY(uint16_t)
+COPY(uint32_t)
+COPY(uint64_t)
+
+static void copy_run(const Copy *q, const Place *at, int64_t first, int64_t end) {
+    const char *from = address(&q->from, at);
+    char *to = address(&q->to, at);
+    if (q->item_bytes == 1) copy_uint8_t(q, from, to, first, end);
+    if (q->item_bytes == 2) copy_uint16_t(q, from, to, first, end);
+    if (q->item_bytes == 4) copy_uint32_t(q, from, to, first, end);
+    if (q->item_bytes == 8) copy_uint64_t(q, from, to, first, end);
+}
+
+// ---- softmax and cross-entropy -------------------------------------------------------------------
+
+static char *row_at(const Operand *o, const Place *at, int64_t row) {
+    return address(o, at) + row * o->row * item_bytes[o->dtype];
+}
+
+static void softmax_run(const RowSoftmax *q, const Place *at, int64_t first, int64_t end) {
+    if (end <= first) return;
+    q->kernels->softmax(&(Softmax){.rows = end - first, .cols = q->cols, .x_row = q->z.row,
+                                   .y_row = q->probability.row, .x = row_at(&q->z, at, first),
+                                   .y = row_at(&q->probability, at, first), .work = at->scratch,
+                                   .log = q->log});
+}
+
+static int64_t label_at(const Operand *t, const Place *at, int64_t row) {
+    const void *from = row_at(t, at, row);
+    switch (t->dtype) {
+        case I1: return *(const int8_t *)from;
+        case I2: return *(const int16_t *)from;
+        case I4: return *(const int32_t *)from;
+        case U2: return *(const uint16_t *)from;
+        case U4: return *(const uint32_t *)from;
+        case I8:
+        case U8: return *(const int64_t *)from;
+        default: return *(const uint8_t *)from;
+    }
+}
+
+static void cross_entropy_run(const RowSoftmax *q, const Place *at, int64_t first, int64_t end,
+                              BadLabel *bad) {
+    if (end <= first) return;
+    CrossEntropy c = {
+        .rows = end - first, .cols = q->cols, .z = row_at(&q->z, at, first),
+        .t = row_at(&q->t, at, first), .z_row = q->z.row, .t_row = q->t.row,
+        .t_dtype = q->t.dtype, .scale = q->scale, .work = at->scratch};
+    if (q->has_loss) c.loss = row_at(&q->loss, at, first), c.loss_row = q->loss.row;
+    if (q->has_residual) c.residual = row_at(&q->residual, at, first);
+    if (q->has_probability) c.probability = row_at(&q->probability, at, first);
+    c.residual_row = q->residual.row, c.probability_row = q->probability.row;
+    int64_t row = q->kernels->cross_entropy(&c);
+    if (row >= 0 && bad->row < 0) {
+        *bad = (BadLabel){at->first_row + first + row, label_at(&q->t, at, first + row), q->cols};
+    }
+}
+
+// ---- instructions --------------------------------------------------------------------------------
+
+int64_t instruction_scratch(const Instruction *i) {
+    int64_t item;
+    switch (i->kind) {
+        case CHAIN: return i->chain.scratch_bytes;
+        case GEMM: return i->gemm.small ? SMALL_GEMM_WORK * 8 : 0;
+        case CROSS_ENTROPY:
+        case SOFTMAX:
+            item = item_bytes[i->softmax.type];
+            return item * SOFTMAX_WORK(i->softmax.cols);
+        default: return 0;
+    }
+}
+
+// How many rows (columns, of a flat chain) an instruction runs over, to cut them up.
+static int64_t extent(const Instruction *i, const Place *at) {
+    switch (i->kind) {
+        case CHAIN: return chain_extent(&i->chain, at);
+        case COPY: return i->copy.chunked ? at->rows : i->copy.rows;
+        default: return i->softmax.chunked ? at->rows : i->softmax.rows;
+    }
+}
+
+static void run_range(const Instruction *i, const Place *at, int64_t first, int64_t end,
+                      BadLabel *bad) {
+    switch (i->kind) {
+        case CHAIN: chain_run(&i->chain, at, first, end); break;
+        case CROSS_ENTROPY: cross_entropy_run(&i->softmax, at, first, end, bad); break;
+        case SOFTMAX: softmax_run(&i->softmax, at, first, end); break;
+        default: copy_run(&i->copy, at, first, end);
+    }
+}
+
+// The whole instruction on one thread.
+static void run_whole(const Instruction *i, const Place *at, BadLabel *bad) {
+    if (i->kind == GEMM) {
+        gemm_run(&i->gemm, at, 0, i->gemm.rows == 'm' ? at->rows : i->gemm.m, 0, i->gemm.n);
+        return;
+    }
+    run_range(i, at, 0, extent(i, at), bad);
+    if (i->kind == CHAIN) chain_finish(&i->chain, at, &at->scratch, 1);
+}
+
+// Part t of an instruction. Products are cut into a grid of about square pieces.
+static void run_part(const Instruction *i, const Place *at, int parts, int t, BadLabel *bad) {
+    if (i->kind != GEMM) {
+        int64_t n = extent(i, at), grain = 1;
+        if (i->kind == CHAIN && i->chain.flat) grain = 1024;
+        run_range(i, at, cut(n, parts, t, grain), cut(n, parts, t + 1, grain), bad);
+        return;
+    }
+    const int64_t grain = 16, m = i->gemm.m, n = i->gemm.n;
+    int tall = 1;
+    double least = 0;
+    for (int rows = 1; rows <= parts; rows++) {  // parts = rows * columns of the grid
+        if (parts % rows) continue;
+        double edge = (double)round_up((m + rows - 1) / rows, grain) +
+                      (double)round_up((n + parts / rows - 1) / (parts / rows), grain);
+        if (rows == 1 || edge < least) least = edge, tall = rows;
+    }
+    int wide = parts / tall, x = t % wide, y = t / wide;
+    gemm_run(&i->gemm, at, cut(m, tall, y, grain), cut(m, tall, y + 1, grain),
+             cut(n, wide, x, grain), cut(n, wide, x + 1, grain));
+}
+
+// ---- segments ------------------------------------------------------------------------------------
+
+static Place place_of(const Program *p, int thread) {
+    return (Place){.base = p->base, .private_bytes = p->private_bytes, .thread = thread,
+                   .scratch = p->scratch + thread * p->scratch_bytes};
+}
+
+static void run_serial(Program *p, const Segment *s) {
+    Place at = place_of(p, 0);
+    for (int i = 0; i < s->instructions && p->bad[0].row < 0; i++) {
+        run_whole(&s->instruction[i], &at, &p->bad[0]);
+    }
+}
+
+static void run_rows(Program *p, const Segment *s, int t) {
+    Place at = place_of(p, t);
+    for (int i = 0; i < s->zeroes; i++) {
+        const Zeroed *z = &s->zeroed[i];
+        memset(p->base[z->base] + z->offset + t * p->private_bytes, 0, z->bytes);
+    }
+    int64_t chunks = (s->batch_rows + s->chunk_rows - 1) / s->chunk_rows;
+    for (int64_t k = chunks * t / p->threads; k < chunks * (t + 1) / p->threads; k++) {
+        at.first_row = k * s->chunk_rows;
+        at.rows = smaller(s->chunk_rows, s->batch_rows - at.first_row);
+        for (int i = 0; i < s->instructions && p->bad[t].row < 0; i++) {
+            run_whole(&s->instruction[i], &at, &p->bad[t]);
+        }
+    }
+}
+
+// What follows when all parts of a segment or an instruction are done: done by one thread.
+typedef struct {
+    Program *program;
+    const Instruction *split;  // null after a whole segment
+} Joint;
+
+static void join(void *argument) {
+    const Joint *j = argument;
+    Program *p = j->program;
+    for (int t = 0; t < p->threads; t++) {
+        if (p->bad[t].row >= 0 && p->stop.row < 0) p->stop = p->bad[t];
+    }
+    if (j->split && j->split->kind == CHAIN && p->stop.row < 0) {
+        char *scratch[MAX_THREADS];
+        for (int t = 0; t < p->threads; t++) scratch[t] = p->scratch + t * p->scratch_bytes;
+        Place at = place_of(p, 0);
+        chain_finish(&j->split->chain, &at, scratch, p->threads);
+    }
+}
+
+static void run_on_team(void *argument, int t) {
+    Program *p = argument;
+    Place at = place_of(p, t);
+    for (int k = 0; k < p->segments && p->stop.row < 0; k++) {
+        const Segment *s = &p->segment[k];
+        Joint joint = {p, NULL};
+        if (s->mode == SPLIT) {
+            for (int i = 0; i < s->instructions && p->stop.row < 0; i++) {
+                joint.split = &s->instruction[i];
+                run_part(joint.split, &at, p->threads, t, &p->bad[t]);
+                pool_barrier(join, &joint);
+            }
+            continue;
+        }
+        if (s->mode == BY_ROWS) {
+            run_rows(p, s, t);
+        } else if (t == 0) {
+            run_serial(p, s);
+        }
+        pool_barrier(join, &joint);
+    }
+}
+
+static void run_alone(Program *p) {
+    for (int k = 0; k < p->segments && p->stop.row < 0; k++) {
+        const Segment *s = &p->segment[k];
+        Joint joint = {p, NULL};
+        if (s->mode == SPLIT) {
+            for (int i = 0; i < s->instructions && p->stop.row < 0; i++) {
+                joint.split = &s->instruction[i];
+                for (int t = 0; t < p->threads; t++) {
+                    Place at = place_of(p, t);
+                    run_part(joint.split, &at, p->threads, t, &p->bad[t]);
+                }
+                join(&joint);
+            }
+            continue;
+        }
+        if (s->mode == BY_ROWS) {
+            for (int t = 0; t < p->threads; t++) run_rows(p, s, t);
+        } else {
+            run_serial(p, s);
+        }
+        join(&joint);
+    }
+}
+
+void program_run(Program *p) {
+    for (int t = 0; t < p->threads; t++) p->bad[t].row = -1;
+    p->stop.row = -1;
+    if (p->uses_blas) blas_enter();
+    if (!p->uses_threads || !pool_run(p->threads, run_on_team, p)) run_alone(p);
+    if (p->uses_blas) blas_leave();
+}
