@@ -286,15 +286,18 @@ class Tensor(Operators):
         Raises `GradientError` while the tensor is on the tape, where a NumPy result would silently
         lose its gradient.
         """
-        if self._node is not None or type(self._data) is Dual:
-            rule = "a tensor that is being differentiated would lose its derivative as an array"
-            raise GradientError(message("numpy", rule, hint="x.detach().numpy()"))
+        self._stay("x.detach().numpy()")
         host = self._host()
         if copy:
             return np.array(host)
         view = host.view()
         view.flags.writeable = False
         return view
+
+    def _stay(self, hint: str) -> None:
+        if self._node is not None or type(self._data) is Dual:
+            rule = "a tensor that is being differentiated would lose its derivative as an array"
+            raise GradientError(message("numpy", rule, hint=hint))
 
     def item(self) -> Any:
         """The value of a one-element tensor as a Python scalar."""
@@ -307,6 +310,8 @@ class Tensor(Operators):
         return self._host().tolist()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        # How NumPy reads a list of tensors, and every library that knows arrays alone.
+        self._stay("x.detach().numpy() for a value, gg.asarray([...]) for a list with tensors")
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
     def _number(self, kind: str) -> Any:

@@ -20,10 +20,17 @@ from gpugrad.tensor import Tensor
 
 def operands(*xs: Any) -> Sequence[Any]:
     """What an op takes: tensors, numbers (weak) and NumPy arrays as they are, the rest lifted."""
+    lifted = []
     for x in xs:
-        if isinstance(x, (list, tuple)):
-            return together(*xs)
-    return [x if isinstance(x, (Tensor, np.ndarray)) or type(x) in WEAK else asarray(x) for x in xs]
+        if type(x) not in _TAKEN:
+            if isinstance(x, (list, tuple)):
+                return together(*xs)
+            x = asarray(x)
+        lifted.append(x)
+    return lifted
+
+
+_TAKEN = {Tensor, np.ndarray, *WEAK}
 
 
 def _lifted(op: Any, summary: str) -> Callable[..., Tensor]:
@@ -32,6 +39,8 @@ def _lifted(op: Any, summary: str) -> Callable[..., Tensor]:
         return op(x if type(x) is Tensor else asarray(x))  # type: ignore[no-any-return]
 
     def binary(x1: Any, x2: Any, /) -> Tensor:
+        if type(x1) is Tensor and type(x2) is Tensor:
+            return op(x1, x2)  # type: ignore[no-any-return]
         x1, x2 = operands(x1, x2)
         if type(x1) is not Tensor and type(x2) is not Tensor:
             x1 = asarray(x1)
@@ -137,9 +146,10 @@ def where(condition: Any, x1: Any = None, x2: Any = None, /) -> Any:
         return functions.nonzero(condition)
     if x1 is None or x2 is None:
         raise DtypeError(message("where", "takes both branches or none", "one"))
-    (condition,), (x1, x2) = operands(condition), operands(x1, x2)
-    if not any(type(x) is Tensor for x in (condition, x1, x2)):
-        condition = asarray(condition)
+    if not type(condition) is type(x1) is type(x2) is Tensor:
+        (condition,), (x1, x2) = operands(condition), operands(x1, x2)
+        if not any(type(x) is Tensor for x in (condition, x1, x2)):
+            condition = asarray(condition)
     if type(x1) in WEAK and type(x2) in WEAK:
         x1 = asarray(x1)
     return ops.where(condition, x1, x2)
