@@ -15,7 +15,7 @@ def together(*arrays: Any) -> list[Tensor]:
 
     Alone they would become float32, and 0.1 in float32 is not 0.1 beside a float64 tensor.
     """
-    if all([hasattr(x, "dtype") for x in arrays]):
+    if all(hasattr(x, "dtype") for x in arrays):
         return [x if type(x) is Tensor else asarray(x) for x in arrays]
     typed = [x for x in leaves(arrays) if hasattr(x, "dtype")]
     if not typed:
