@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,10 +23,10 @@ from scipy import integrate, optimize
 @cache
 def outcomes():
     """Of every call, in a Python where SciPy's array API support is switched on."""
+    settings = {"SCIPY_ARRAY_API": "1", "GPUGRAD_DEVICE": "cpu"}
     run = subprocess.run(
         [sys.executable, consumers.__file__],
-        env=os.environ | {"SCIPY_ARRAY_API": "1", "GPUGRAD_DEVICE": "cpu"},
-        cwd=Path(__file__).parents[1],
+        env=os.environ | settings | {"PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
     )
