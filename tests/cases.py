@@ -195,6 +195,7 @@ for mode in (real, positive):
 case("pow", lambda x: x**-0.5, lambda x: x**-0.5, positive(3), note="root-")
 case("pow", lambda x: 2.0**x, lambda x: 2.0**x, real(3), note="base-")
 
+TURN = np.arange(64) * (2 * np.pi / 64)
 mask = bools(3, 4)
 case(
     "where",
@@ -209,6 +210,18 @@ case(
     lambda a: np.where(mask, a, 0.0),
     real(3, 1),
 )
+case("gcd", gg.gcd, np.gcd, ints(3, 4), ints(4))
+case("lcm", gg.lcm, np.lcm, ints(3, 1), ints(4))
+case("ldexp", lambda x: gg.ldexp(x, np.array([3, -2])), lambda x: np.ldexp(x, [3, -2]), real(3, 2))
+case("exponent", lambda x: ops.exponent(x), lambda x: np.frexp(x)[1], real(3, 4))
+for order in (0, 1, 3):
+    case(
+        "bessel_i",
+        lambda x, n=order: ops.bessel_i(x, order=n),
+        lambda x, n=order: np.mean(np.exp(x[..., None] * np.cos(TURN)) * np.cos(n * TURN), axis=-1),
+        real(3, 4),
+        note=f"{order}-",
+    )
 case("clip", lambda x: gg.clip(x, -1, 1), lambda x: np.clip(x, -1, 1), real(3, 4))
 case("clip", lambda x: gg.clip(x, min=0.1), lambda x: np.clip(x, 0.1, None), real(5))
 case("clip", gg.clip, np.clip, real(3, 4), real(4) - 2, real(4) + 2)

@@ -30,4 +30,4 @@ _functions.getitem = array.getitem
 _functions.setitem = array.setitem
 _functions.array_function = protocols.array_function
 _functions.array_ufunc = protocols.array_ufunc
-_functions.array_namespace = protocols.array_namespace
+_functions.array_namespace = info.array_namespace

@@ -11,7 +11,7 @@ from gpugrad.aval import normalize_axes, normalize_axis
 from gpugrad.errors import DtypeError, ShapeError, message
 from gpugrad.late import ops
 from gpugrad.namespace.creation import asarray, astype, full
-from gpugrad.namespace.lifting import as_written, together
+from gpugrad.namespace.lifting import as_written, floating, together
 from gpugrad.ops.index import split_key
 from gpugrad.tensor import Tensor, sole_owner, state
 
@@ -212,6 +212,13 @@ def setitem(x: Tensor, index: Any, value: Any) -> None:
     x._assign(ops.setitem(x, value, *indices, key=key, reuse=reuse))
 
 
+def spread(values: Tensor, index: Any, like: Tensor) -> Tensor:
+    """Zeros of the shape of ``like`` with ``values`` added at ``index``."""
+    key, arrays = split_key(index)
+    places = [_index_array(like, a) for a in arrays]
+    return ops.scatter(values, *places, key=key, shape=like.shape)
+
+
 def _index_array(x: Tensor, a: Any) -> Any:
     if isinstance(a, Tensor):
         return a.detach()
@@ -291,12 +298,12 @@ def min(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
 
 def norm(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """Euclidean length ``√Σx²`` over ``axis``; the derivative at 0 is 0."""
-    return _reduce(ops.norm, x, axis, keepdims)
+    return _reduce(ops.norm, floating(x), axis, keepdims)
 
 
 def logsumexp(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
     """``log Σ eˣ`` over ``axis``, without overflow."""
-    return _reduce(ops.logsumexp, x, axis, keepdims)
+    return _reduce(ops.logsumexp, floating(x), axis, keepdims)
 
 
 def _degrees(op: str, x: Tensor, axis: Axis, correction: float) -> float:

@@ -1,11 +1,13 @@
 """What the namespace can do, as the array API asks. Imports backend, config and constants."""
 
+import sys
 from typing import Any
 
 from gpugrad import backend
 from gpugrad.config import flags
 from gpugrad.errors import DeviceError, DtypeError, message
 from gpugrad.namespace.constants import DTYPES, isdtype
+from gpugrad.tensor import Tensor
 
 __all__ = ["__array_namespace_info__"]
 
@@ -69,3 +71,10 @@ def __array_namespace_info__() -> Info:
     dtype('float32')
     """
     return _info
+
+
+def array_namespace(api_version: str | None) -> Any:
+    """The module whose functions take tensors: this package."""
+    if api_version not in (None, "2021.12", "2022.12", "2023.12", "2024.12", "2025.12"):
+        raise ValueError(message("__array_namespace__", "unknown version", api_version))
+    return sys.modules[Tensor.__module__.partition(".")[0]]

@@ -7,6 +7,7 @@ functions of `gpugrad.linalg` stand in their own module.
 from collections.abc import Sequence
 from itertools import combinations
 from math import prod
+from string import ascii_letters
 from typing import Any
 
 import numpy as np
@@ -33,12 +34,14 @@ __all__ = [
 ]
 
 
-def einsum(subscripts: str, /, *operands: Any) -> Tensor:
+def einsum(subscripts: Any, /, *operands: Any) -> Tensor:
     """Products of ``operands``, summed over the indices that are not behind ``->``.
 
     ``"ij,jk->ik"`` is a matrix product, ``"ii->i"`` a diagonal. ``...`` stands for axes that
     broadcast. Without ``->`` the result has the indices that occur once, in alphabetical order.
     Several operands are multiplied two at a time, in the order that keeps intermediates small.
+    Instead of letters, indices may be integers in a list behind each operand, and behind them all
+    those of the result: ``einsum(a, [0, 1], b, [1, 2], [0, 2])``.
 
     Raises
     ------
@@ -54,8 +57,7 @@ def einsum(subscripts: str, /, *operands: Any) -> Tensor:
     3.0
     """
     if not isinstance(subscripts, str):
-        got, hint = type(subscripts).__name__, 'einsum("ij,jk->ik", a, b)'
-        raise DtypeError(message("einsum", "the subscripts are a string and come first", got, hint))
+        subscripts, operands = _lettered(subscripts, *operands)
     xs = together(*operands)
     inputs, output = _parsed(subscripts, [x.ndim for x in xs])
     terms = [_without_repeats(x, labels) for x, labels in zip(xs, inputs, strict=True)]
@@ -71,6 +73,27 @@ def einsum(subscripts: str, /, *operands: Any) -> Tensor:
 
 
 Term = tuple[Tensor, str]
+
+
+def _lettered(*args: Any) -> tuple[str, tuple[Any, ...]]:
+    """The form with lists of integers in the form with letters, which have the same order."""
+    operands, lists = args[: len(args) // 2 * 2 : 2], args[1::2]
+    output = args[-1:] if len(args) % 2 else ()
+    given = [*lists, *output]
+    if not lists or not all(isinstance(labels, (list, tuple)) for labels in given):
+        got, hint = [type(x).__name__ for x in args], 'einsum("ij,jk->ik", a, b)'
+        rule = "subscripts are a string that comes first, or a list behind each operand"
+        raise DtypeError(message("einsum", rule, got, hint))
+    numbers = sorted({int(i) for labels in given for i in labels if i is not Ellipsis})
+    if len(numbers) > len(ascii_letters):
+        rule = f"at most {len(ascii_letters)} different indices"
+        raise ShapeError(message("einsum", rule, len(numbers)))
+    letters: dict[Any, str] = dict(zip(numbers, sorted(ascii_letters), strict=False))
+    letters[Ellipsis] = "..."
+    groups = ["".join(letters[i] for i in labels) for labels in given]
+    if not output:
+        return ",".join(groups), operands
+    return ",".join(groups[:-1]) + "->" + groups[-1], operands
 
 
 def _parsed(subscripts: str, ndims: Sequence[int]) -> tuple[list[str], str]:

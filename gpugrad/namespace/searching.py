@@ -1,7 +1,7 @@
 """Order, search and sets. Imports ops, aval, tensor, array and creation.
 
 Functions whose result has a shape that depends on values (`nonzero`, `unique_values` …) have no op:
-they read the values at once, and have no derivative.
+they read the values at once. Indices have no derivative; distinct values are read at indices.
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from gpugrad import backend
 from gpugrad.aval import normalize_axis
 from gpugrad.errors import DtypeError, ShapeError, message
 from gpugrad.late import ops
-from gpugrad.namespace.array import Axis, sum
+from gpugrad.namespace.array import Axis, reshape, sum
 from gpugrad.namespace.creation import asarray
 from gpugrad.namespace.lifting import as_written, together
 from gpugrad.namespace.manipulation import take_along_axis
@@ -151,28 +151,37 @@ def unique_all(x: Any, /) -> UniqueAll:
     >>> gg.unique_all(gg.asarray([5, 2, 5])).indices.tolist()
     [1, 0]
     """
-    array = data_of(asarray(x))
+    x = asarray(x)
+    flat = reshape(x, (-1,))
+    indices, inverse, counts = runs(data_of(flat))
+    return UniqueAll(flat[indices], indices, reshape(inverse, x.shape), counts)
+
+
+def runs(array: Any, equal_nan: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the distinct values of a vector, or rows of a matrix: first places, inverse, counts.
+
+    The differences that CuPy and NumPy have in their own `unique` (NaN, shapes) are avoided.
+    """
     xp = backend.of(array).xp
-    # The differences that CuPy and NumPy have in their own `unique` (NaN, shapes) are avoided.
-    flat = array.reshape(-1)
-    order = xp.argsort(flat, kind="stable")
-    ranked = flat[order]
-    new = xp.ones(flat.shape, dtype=bool)
-    new[1:] = ranked[1:] != ranked[:-1]
+    n = array.shape[0]
+    if array.ndim == 1:
+        order = xp.argsort(array, kind="stable")
+    else:
+        order = xp.lexsort(array.T[::-1]) if array.shape[1] else xp.arange(n)
+    ranked = array[order]
+    after, before = ranked[1:], ranked[:-1]
+    differ = after != before
+    if equal_nan:
+        differ = differ & ((after == after) | (before == before))
+    new = xp.ones(n, dtype=bool)
+    new[1:] = differ if array.ndim == 1 else differ.any(axis=1)
     starts = xp.nonzero(new)[0]
-    ends = xp.concatenate([starts[1:], xp.full(min(flat.size, 1), flat.size, starts.dtype)])
-    inverse = xp.empty(flat.shape, np.int64)
+    ends = xp.concatenate([starts[1:], xp.full(min(n, 1), n, starts.dtype)])
+    inverse = xp.empty(n, np.int64)
     inverse[order] = xp.cumsum(new) - 1
-    return UniqueAll(
-        Tensor(ranked[starts]),
-        _indices(order[starts]),
-        _indices(inverse.reshape(array.shape)),
-        _indices(ends - starts),
-    )
-
-
-def _indices(array: Any) -> Tensor:
-    return Tensor(array.astype(np.int64, copy=False))
+    found = (order[starts], inverse, ends - starts)
+    first, inverse, counts = (Tensor(part.astype(np.int64, copy=False)) for part in found)
+    return first, inverse, counts
 
 
 def unique_counts(x: Any, /) -> UniqueCounts:

@@ -98,6 +98,11 @@ copysign = elementwise(
 nextafter = elementwise("nextafter", lambda xp, a, b: xp.nextafter(a, b), [1, lambda g: g * 0])
 
 
+# x · 2ⁿ, and the n with which x · 2⁻ⁿ lies in [½, 1): exact, where 2ⁿ alone would overflow
+ldexp = elementwise("ldexp", lambda xp, x, n: xp.ldexp(x, n), [lambda g, n: ldexp(g, n), None])
+exponent = elementwise("exponent", lambda xp, x: xp.frexp(x)[1])
+
+
 def _rounded(name: str) -> Any:
     """Integers are whole already; some versions of NumPy would return floats."""
 
@@ -151,6 +156,30 @@ logaddexp = elementwise(
     "logaddexp",
     lambda xp, a, b: xp.logaddexp(a, b),
     [lambda a, b: sigmoid(a - b), lambda a, b: sigmoid(b - a)],
+)
+
+
+def _bessel(xp: Any, x: Any, order: int) -> Any:
+    """The mean of ``exp(x cos t) cos(order t)`` over half a turn.
+
+    The trapezoid rule is exact for periodic functions, but for terms that with this many places
+    are beneath rounding wherever the result is finite. ``exp(|x|)`` is taken out, in two halves:
+    it overflows before the result does.
+    """
+    size = xp.abs(x.astype(np.float32) if x.dtype == np.float16 else x)
+    total = size * 0
+    for t in (np.arange(_PLACES) + 0.5) * (np.pi / _PLACES):
+        total += float(np.cos(order * t)) * xp.exp(size * float(-2 * np.sin(t / 2) ** 2))
+    half = xp.exp(size * 0.5)
+    y = (total * (1 / _PLACES)) * half * half
+    return (xp.where(x < 0, -y, y) if order % 2 else y).astype(x.dtype, copy=False)
+
+
+_PLACES = 120
+bessel_i = elementwise(
+    "bessel_i",
+    lambda xp, x, *, order: _bessel(xp, x, order),
+    [lambda x, *, order: (bessel_i(x, order=order - 1) + bessel_i(x, order=order + 1)) * 0.5],
 )
 
 # Trigonometry
@@ -238,6 +267,8 @@ bitwise_xor = elementwise("bitwise_xor", lambda xp, a, b: xp.bitwise_xor(a, b))
 bitwise_invert = elementwise("bitwise_invert", lambda xp, x: xp.invert(x))
 bitwise_left_shift = elementwise("bitwise_left_shift", lambda xp, a, b: xp.left_shift(a, b))
 bitwise_right_shift = elementwise("bitwise_right_shift", lambda xp, a, b: xp.right_shift(a, b))
+gcd = elementwise("gcd", lambda xp, a, b: xp.gcd(a, b))
+lcm = elementwise("lcm", lambda xp, a, b: xp.lcm(a, b))
 signbit = elementwise("signbit", lambda xp, x: xp.signbit(x))
 isfinite = elementwise("isfinite", lambda xp, x: xp.isfinite(x))
 isinf = elementwise("isinf", lambda xp, x: xp.isinf(x))

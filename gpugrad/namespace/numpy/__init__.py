@@ -11,23 +11,34 @@ from gpugrad.late import functions
 from gpugrad.namespace.numpy import (
     arranging,
     calculus,
+    choosing,
     counting,
     elementwise,
     joining,
     order,
+    polynomials,
     ranges,
+    sets,
     statistics,
+    writing,
 )
 from gpugrad.namespace.numpy.arranging import *  # noqa: F403
 from gpugrad.namespace.numpy.calculus import *  # noqa: F403
+from gpugrad.namespace.numpy.choosing import *  # noqa: F403
 from gpugrad.namespace.numpy.counting import *  # noqa: F403
 from gpugrad.namespace.numpy.elementwise import *  # noqa: F403
 from gpugrad.namespace.numpy.joining import *  # noqa: F403
 from gpugrad.namespace.numpy.order import *  # noqa: F403
+from gpugrad.namespace.numpy.polynomials import *  # noqa: F403
 from gpugrad.namespace.numpy.ranges import *  # noqa: F403
+from gpugrad.namespace.numpy.sets import *  # noqa: F403
 from gpugrad.namespace.numpy.statistics import *  # noqa: F403
+from gpugrad.namespace.numpy.writing import *  # noqa: F403
 
-_ROOMS = (arranging, calculus, counting, elementwise, joining, order, ranges, statistics)
+_ROOMS = (
+    *(arranging, calculus, choosing, counting, elementwise, joining, order),
+    *(polynomials, ranges, sets, statistics, writing),
+)
 
 # Other names of functions there are
 ALIASES = {
@@ -39,6 +50,7 @@ ALIASES = {
     "arctan": "atan",
     "arctan2": "atan2",
     "arctanh": "atanh",
+    "bitwise_not": "bitwise_invert",
     "fix": "trunc",
     "invert": "bitwise_invert",
     "left_shift": "bitwise_left_shift",

@@ -1,6 +1,7 @@
-"""Other shapes, orders and places of the same values. Imports `lifting`."""
+"""Other shapes and orders of the same values. Imports `lifting`."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,34 +10,43 @@ from gpugrad.aval import normalize_axis
 from gpugrad.errors import DtypeError, ShapeError, message
 from gpugrad.late import functions
 from gpugrad.namespace.creation import asarray
-from gpugrad.namespace.lifting import along, flat_unless, host, together
+from gpugrad.namespace.lifting import along
 from gpugrad.tensor import Tensor
 
 __all__ = [
     "apply_along_axis",
+    "apply_over_axes",
     "atleast_1d",
     "atleast_2d",
     "atleast_3d",
-    "compress",
-    "delete",
-    "diag",
     "fliplr",
     "flipud",
     "pad",
     "ravel",
+    "resize",
     "rollaxis",
     "rot90",
-    "select",
     "swapaxes",
     "transpose",
 ]
 
 
 def ravel(a: Any, order: str = "C") -> Tensor:
-    """All values in one axis, in C order."""
-    if order not in ("C", "K", "A"):
-        raise DtypeError(message("ravel", "only C order", order, "gg.ravel(x.T)"))
-    return functions.reshape(asarray(a), (-1,))
+    """All values in one axis; the last index changes first, with ``order="F"`` the first does."""
+    x = asarray(a)
+    if order not in ("C", "F", "K", "A"):
+        raise DtypeError(message("ravel", "unknown order", repr(order), "'C' or 'F'"))
+    return functions.reshape(transpose(x) if order == "F" else x, (-1,))
+
+
+def resize(a: Any, new_shape: Any) -> Tensor:
+    """The values of ``a`` in another shape, repeated from the start if there are too few."""
+    flat = ravel(a)
+    shape = tuple(new_shape) if isinstance(new_shape, (tuple, list)) else (new_shape,)
+    size = math.prod(shape)
+    if not flat.size:
+        return functions.zeros(shape, dtype=flat.dtype, device=flat.device)
+    return functions.reshape(flat[np.arange(size) % flat.size], shape)
 
 
 def transpose(a: Any, axes: Any = None) -> Tensor:
@@ -151,48 +161,6 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", *, constant_values: 
     return x
 
 
-def diag(v: Any, k: int = 0) -> Tensor:
-    """The ``k``-th diagonal of a matrix, or the matrix that has the vector ``v`` there."""
-    x = asarray(v)
-    if x.ndim not in (1, 2):
-        raise ShapeError(message("diag", "takes a vector or a matrix", x.shape))
-    row, column = max(-k, 0), max(k, 0)
-    if x.ndim == 2:
-        i = np.arange(max(0, min(x.shape[0] - row, x.shape[1] - column)))
-        return x[i + row, i + column]
-    i = np.arange(x.size)
-    size = x.size + abs(k)
-    out: Tensor = functions.zeros((size, size), dtype=x.dtype, device=x.device)
-    out[i + row, i + column] = x
-    return out
-
-
-def compress(condition: Any, a: Any, axis: int | None = None) -> Tensor:
-    """The places along ``axis`` where the 1-d ``condition`` is true."""
-    x, axis = flat_unless(a, axis)
-    axis = normalize_axis("compress", axis, x.ndim)
-    tensor = isinstance(condition, Tensor)
-    return x[along(axis, functions.flatnonzero(condition) if tensor else np.flatnonzero(condition))]
-
-
-def delete(arr: Any, obj: Any, axis: int | None = None) -> Tensor:
-    """``arr`` without the places ``obj`` (integers, a slice or a mask) along ``axis``."""
-    x, axis = flat_unless(arr, axis)
-    axis = normalize_axis("delete", axis, x.ndim)
-    return x[along(axis, np.delete(np.arange(x.shape[axis]), host(obj)))]
-
-
-def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0) -> Tensor:
-    """At each place the choice of the first condition that is true, or ``default``."""
-    if len(condlist) != len(choicelist) or not condlist:
-        got = f"{len(condlist)} and {len(choicelist)}"
-        raise ShapeError(message("select", "as many choices as conditions, at least one", got))
-    *choices, y = together(*choicelist, default)
-    for condition, choice in zip(condlist[::-1], choices[::-1], strict=True):
-        y = functions.where(condition, choice, y)
-    return y
-
-
 def apply_along_axis(
     func1d: Callable[..., Any], axis: int, arr: Any, *args: Any, **kwargs: Any
 ) -> Tensor:
@@ -214,3 +182,13 @@ def apply_along_axis(
     made = functions.reshape(made, (*lead, *made.shape[1:]))
     last = tuple(range(made.ndim - inner, made.ndim))
     return functions.moveaxis(made, last, tuple(range(axis, axis + inner)))
+
+
+def apply_over_axes(func: Callable[..., Any], a: Any, axes: Any) -> Tensor:
+    """``func(x, axis)`` for one of ``axes`` after the other; an axis it drops comes back as 1."""
+    x = asarray(a)
+    for axis in np.atleast_1d(axes).tolist():
+        axis = normalize_axis("apply_over_axes", axis, x.ndim)
+        y = asarray(func(x, axis))
+        x = y if y.ndim == x.ndim else functions.expand_dims(y, axis=axis)
+    return x

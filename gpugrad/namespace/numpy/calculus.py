@@ -23,9 +23,9 @@ __all__ = [
     "ediff1d",
     "gradient",
     "interp",
-    "polyval",
+    "nancumprod",
+    "nancumsum",
     "trapezoid",
-    "vander",
 ]
 
 
@@ -39,6 +39,21 @@ def cumprod(a: Any, axis: int | None = None, dtype: Any = None) -> Tensor:
     """Running product along ``axis``, of the flattened array by default."""
     x, axis = flat_unless(a, axis)
     return functions.cumulative_prod(x, axis=axis, dtype=dtype)
+
+
+def nancumsum(a: Any, axis: int | None = None, dtype: Any = None) -> Tensor:
+    """`cumsum` with 0 for NaN."""
+    return cumsum(_instead(a, 0), axis, dtype)
+
+
+def nancumprod(a: Any, axis: int | None = None, dtype: Any = None) -> Tensor:
+    """`cumprod` with 1 for NaN."""
+    return cumprod(_instead(a, 1), axis, dtype)
+
+
+def _instead(a: Any, value: int) -> Tensor:
+    x = asarray(a)
+    return ops.where(ops.isnan(x.detach()), value, x) if x.dtype.kind in "fc" else x
 
 
 def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Tensor:
@@ -124,11 +139,14 @@ def _slope(f: Tensor, spacing: Any, axis: int, edge_order: int) -> Tensor:
 # Signals and curves
 
 
-def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None) -> Tensor:
+def interp(
+    x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period: Any = None
+) -> Tensor:
     """The broken line through the points (xp, fp), xp rising, read at ``x``.
 
     Outside it is ``left`` and ``right``, by default the first and last value. Differentiable in x,
-    xp and fp; at a corner the slope in x is that of the piece to the right.
+    xp and fp; at a corner the slope in x is that of the piece to the right. With ``period`` the
+    line goes on periodically, and xp may be in any order.
 
     >>> import gpugrad as gg
     >>> gg.grad(lambda x: gg.interp(x, [0.0, 1.0, 3.0], [0.0, 5.0, 1.0]))(2.0)
@@ -139,6 +157,14 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None) -> Ten
     if xp.ndim != 1 or xp.shape != fp.shape or not n:
         got = f"xp: {xp.shape}, fp: {fp.shape}"
         raise ShapeError(message("interp", "xp and fp are equally long and not empty", got))
+    if period is not None:
+        period = abs(period)
+        x, xp = x % period, xp % period
+        order = functions.argsort(xp)
+        xp, fp = xp[order], fp[order]
+        xp = functions.concat([xp[-1:] - period, xp, xp[:1] + period])
+        fp = functions.concat([fp[-1:], fp, fp[:1]])
+        n, left, right = n + 2, None, None
     if n == 1:
         y = functions.broadcast_to(fp[0], x.shape)
     else:
@@ -193,33 +219,6 @@ def correlate(a: Any, v: Any, mode: str = "valid") -> Tensor:
         return convolve(a, backwards, mode)
     # The middle of an even number of places: NumPy counts it from the longer array.
     return functions.flip(convolve(functions.flip(a), functions.flip(backwards), mode))
-
-
-def polyval(p: Any, x: Any) -> Tensor:
-    """``p₀xⁿ⁻¹ + … + pₙ₋₁``, the highest power first, by Horner's rule.
-
-    >>> import gpugrad as gg
-    >>> gg.grad(lambda x: gg.polyval([1.0, 0.0, 5.0], x))(3.0)
-    6.0
-    """
-    p, x = together(p, x)
-    y = functions.zeros_like(x)
-    for coefficient in p:
-        y = y * x + coefficient
-    return y
-
-
-def vander(x: Any, N: int | None = None, increasing: bool = False) -> Tensor:
-    """Matrix of the powers of ``x``: columns ``xᴺ⁻¹ … x⁰``, or the other way if ``increasing``."""
-    x = asarray(x)
-    if x.ndim != 1:
-        raise ShapeError(message("vander", "takes a 1-d array", x.shape))
-    powers = [functions.ones_like(x)]
-    while len(powers) < (x.size if N is None else N):
-        powers.append(powers[-1] * x)
-    if N == 0 or not powers:
-        return functions.zeros((x.size, 0), dtype=x.dtype, device=x.device)
-    return functions.stack(powers if increasing else powers[::-1], axis=1)
 
 
 def cross(

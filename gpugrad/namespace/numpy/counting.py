@@ -1,14 +1,14 @@
 """Comparing, searching and counting: without derivative but for `bincount`. Imports `lifting`."""
 
+import math
 from typing import Any
 
 import numpy as np
 
-from gpugrad import backend
 from gpugrad.errors import BoundsError, DtypeError, GradientError, ShapeError, message
 from gpugrad.late import functions, ops
-from gpugrad.namespace.creation import asarray
-from gpugrad.namespace.lifting import floating, together
+from gpugrad.namespace.creation import asarray, astype
+from gpugrad.namespace.lifting import floating, host, together
 from gpugrad.namespace.numpy.arranging import ravel
 from gpugrad.ops.index import ARRAY
 from gpugrad.tensor import Dual, Tensor
@@ -17,10 +17,14 @@ __all__ = [
     "allclose",
     "argwhere",
     "array_equal",
+    "array_equiv",
     "bincount",
     "digitize",
     "flatnonzero",
     "histogram",
+    "histogram2d",
+    "histogram_bin_edges",
+    "histogramdd",
     "isclose",
 ]
 
@@ -53,6 +57,15 @@ def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> bool:
     if equal_nan:
         same = same | ((a != a) & (b != b))
     return bool(functions.all(same))
+
+
+def array_equiv(a1: Any, a2: Any) -> bool:
+    """Whether the shapes broadcast together and all values are then equal."""
+    a, b = [x.detach() for x in together(a1, a2)]
+    try:
+        return bool(functions.all(a == b))
+    except ShapeError:
+        return False
 
 
 def argwhere(a: Any) -> Tensor:
@@ -105,19 +118,93 @@ def digitize(x: Any, bins: Any, right: bool = False) -> Tensor:
     return functions.searchsorted(edges, values, side="left" if right else "right")
 
 
+def histogram_bin_edges(a: Any, bins: Any = 10, range: Any = None, weights: Any = None) -> Tensor:
+    """The edges of the bins that `histogram` would use."""
+    x = _untracked("histogram_bin_edges", a)
+    edges = np.histogram_bin_edges(host(x), host(bins), range, host(weights))
+    return asarray(edges, device=x.device)
+
+
 def histogram(
     a: Any, bins: Any = 10, range: Any = None, density: Any = None, weights: Any = None
 ) -> tuple[Tensor, Tensor]:
-    """Counts in ``bins`` and the bins' edges. Raises on what is being differentiated."""
-    x, *rest = [asarray(v) for v in (a, bins, weights) if v is not None]
-    if _tracked(x, *rest):
-        hint = "x.detach(), or gg.bincount(i, weights=w), which is differentiable in w"
-        raise GradientError(message("histogram", "counts have no derivative", hint=hint))
-    xp = backend.of(x._data).xp
-    bins, weights = (v._data if isinstance(v, Tensor) else v for v in (bins, weights))
-    counts, edges = xp.histogram(x._data, bins, range, density=density, weights=weights)
-    return Tensor(counts), Tensor(edges)
+    """Counts in ``bins`` and the bins' edges; differentiable in ``weights``, and in nothing else.
+
+    >>> import gpugrad as gg
+    >>> gg.histogram([1.0, 2.0, 2.5], bins=2)[0].tolist()
+    [1, 2]
+    """
+    counts, (edges,) = histogramdd(
+        _column("histogram", a), [bins], None if range is None else [range], density, weights
+    )
+    return (counts if density or weights is not None else astype(counts, np.int64)), edges
 
 
-def _tracked(*xs: Tensor) -> bool:
-    return any(x.requires_grad or type(x._data) is Dual for x in xs)
+def histogram2d(
+    x: Any, y: Any, bins: Any = 10, range: Any = None, density: Any = None, weights: Any = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`histogramdd` of the points (x, y): counts, and the edges along both axes."""
+    if not isinstance(bins, (int, np.integer)) and len(bins) not in (1, 2):
+        bins = [bins, bins]  # one array of edges is for both
+    columns = [_column("histogram2d", v) for v in together(x, y)]
+    points = functions.concat(columns, axis=1)
+    counts, (first, second) = histogramdd(points, bins, range, density, weights)
+    return counts, first, second
+
+
+def histogramdd(
+    sample: Any, bins: Any = 10, range: Any = None, density: Any = None, weights: Any = None
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Counts of the points ``sample`` (n, d) in a grid of ``bins``, and its edges along each axis.
+
+    ``bins`` is a number, or for each axis a number or edges. With ``weights`` it is their sum in
+    each bin, differentiable in them; with ``density`` divided by total and volume. The points and
+    the edges have no derivative: being differentiated they raise.
+    """
+    if not hasattr(sample, "dtype") and isinstance(sample, (list, tuple)):
+        sample = functions.stack(together(*sample), axis=1)  # as NumPy has it: a list of columns
+    x = _untracked("histogramdd", sample)
+    x = x if x.ndim == 2 else functions.reshape(x, (-1, 1))
+    n, d = x.shape
+    parts = [bins] * d if isinstance(bins, (int, np.integer)) else list(bins)
+    ranges = [None] * d if range is None else list(range)
+    if len(parts) != d or len(ranges) != d:
+        raise ShapeError(message("histogramdd", "bins and ranges for each axis", (bins, range)))
+    flat: Any = functions.zeros(n, dtype=np.int64, device=x.device)
+    inside: Any = functions.ones(n, dtype=np.bool_, device=x.device)
+    edges = []
+    for k, (part, limits) in enumerate(zip(parts, ranges, strict=True)):
+        column = x[:, k]
+        _untracked("histogramdd", part)
+        ends = np.histogram_bin_edges(host(column), host(part), limits)
+        edge = asarray(ends, device=x.device)
+        place = functions.searchsorted(edge, column, side="right") - 1
+        place = place - astype(column == edge[-1], np.int64)  # the last bin has its end too
+        inside = inside & (place >= 0) & (place < edge.size - 1)
+        flat = flat * (edge.size - 1) + place
+        edges.append(edge)
+    shape = tuple([edge.size - 1 for edge in edges])
+    w = functions.ones(n, dtype=np.float64, device=x.device) if weights is None else weights
+    w = ravel(asarray(w, device=x.device))
+    if w.shape != (n,):
+        raise ShapeError(message("histogramdd", "one weight for each point", w.shape))
+    counts = bincount(ops.where(inside, flat, 0), ops.where(inside, w, 0), math.prod(shape))
+    counts = functions.reshape(counts, shape)
+    if density:
+        for k, edge in enumerate(edges):
+            widths = functions.diff(edge)
+            counts = counts / functions.reshape(widths, (1,) * k + (-1,) + (1,) * (d - k - 1))
+        counts = counts / functions.sum(w * inside)
+    return counts, tuple(edges)
+
+
+def _column(name: str, a: Any) -> Tensor:
+    return functions.reshape(_untracked(name, a), (-1, 1))
+
+
+def _untracked(name: str, a: Any) -> Tensor:
+    x = asarray(a)
+    if x.requires_grad or type(x._data) is Dual:
+        hint = "x.detach(), or weights=, in which it is differentiable"
+        raise GradientError(message(name, "counts have no derivative", hint=hint))
+    return x

@@ -4,29 +4,42 @@ from typing import Any
 
 import numpy as np
 
+from gpugrad.aval import normalize_axis
 from gpugrad.late import functions, ops
 from gpugrad.namespace.creation import asarray, astype
-from gpugrad.namespace.lifting import floating, together
+from gpugrad.namespace.lifting import along, floating, together
 from gpugrad.tensor import Tensor
 
 __all__ = [
+    "angle",
     "around",
     "cbrt",
     "conjugate",
     "deg2rad",
     "degrees",
+    "divmod",
     "exp2",
     "fabs",
     "float_power",
     "fmax",
     "fmin",
     "fmod",
+    "frexp",
     "heaviside",
+    "i0",
+    "iscomplex",
+    "isneginf",
+    "isposinf",
+    "isreal",
     "logaddexp2",
+    "modf",
     "nan_to_num",
     "rad2deg",
     "radians",
+    "real_if_close",
     "sinc",
+    "spacing",
+    "unwrap",
 ]
 
 
@@ -135,6 +148,31 @@ def fmod(x1: Any, x2: Any, /) -> Tensor:
     return ops.where(below, -rest, rest)
 
 
+def divmod(x1: Any, x2: Any, /) -> tuple[Tensor, Tensor]:
+    """``x1 // x2`` and ``x1 % x2``."""
+    x1, x2 = together(x1, x2)
+    return ops.floor_divide(x1, x2), ops.remainder(x1, x2)
+
+
+def modf(x: Any, /) -> tuple[Tensor, Tensor]:
+    """What is behind the point of ``x`` and what is before it, both with the sign of x."""
+    x = floating(x)
+    whole = ops.trunc(x)
+    return ops.copysign(ops.where(ops.isinf(x), 0.0, x - whole), x.detach()), whole
+
+
+def frexp(x: Any, /) -> tuple[Tensor, Tensor]:
+    """``m`` in ±[½, 1) and the integer ``n`` with ``x = m · 2ⁿ``; 0, ∞ and NaN are m themselves.
+
+    >>> import gpugrad as gg
+    >>> [part.item() for part in gg.frexp(20.0)]
+    [0.625, 5]
+    """
+    x = floating(x)
+    n = ops.where(ops.isfinite(x), ops.exponent(x), 0)
+    return ops.ldexp(x, -n), n
+
+
 def around(a: Any, decimals: int = 0) -> Tensor:
     """Rounded to ``decimals`` places, halves to even; the derivative is 0."""
     a = asarray(a)
@@ -157,6 +195,9 @@ def nan_to_num(
     [1.0, 0.0, 9.0]
     """
     y = asarray(x)
+    if y.dtype.kind == "c":
+        parts = [nan_to_num(part, copy, nan, posinf, neginf) for part in (ops.real(y), ops.imag(y))]
+        return astype(parts[0] + parts[1] * 1j, y.dtype)
     if y.dtype.kind != "f":
         return asarray(y, copy=copy)
     limits = np.finfo(y.dtype)
@@ -164,3 +205,100 @@ def nan_to_num(
     below = float(limits.min) if neginf is None else neginf
     known = ops.where(ops.isnan(y), nan, y)
     return ops.where(y == np.inf, above, ops.where(y == -np.inf, below, known))
+
+
+def i0(x: Any) -> Tensor:
+    """Modified Bessel function of order 0, ``(1/π) ∫₀^π exp(x cos t) dt``.
+
+    >>> import gpugrad as gg
+    >>> round(gg.i0(1.0).item(), 5), round(gg.grad(gg.i0)(1.0), 5)
+    (1.26607, 0.56516)
+    """
+    return ops.bessel_i(floating(x), order=0)
+
+
+def unwrap(
+    p: Any, discont: float | None = None, axis: int = -1, *, period: float = 2 * np.pi
+) -> Tensor:
+    """``p`` plus multiples of ``period``, so that no step along ``axis`` is above half a period.
+
+    Steps of less than ``discont`` stay. The gradient is that of p.
+
+    >>> import gpugrad as gg
+    >>> gg.unwrap([1, 2, 0, 1], period=3).tolist()
+    [1, 2, 3, 4]
+    """
+    x = asarray(p)
+    axis = normalize_axis("unwrap", axis, x.ndim)
+    steps = functions.diff(x.detach(), axis=axis)
+    whole = x.dtype.kind in "iu" and isinstance(period, int)
+    half: Any = period // 2 if whole else period / 2
+    rest = ops.remainder(steps + half, period) - half
+    if 2 * half == period:  # both −half and half are half a period: the sign of the step decides
+        rest = ops.where((rest == -half) & (steps > 0), half, rest)
+    stay = ops.abs(steps) < (period / 2 if discont is None else discont)
+    turns = ops.where(stay, 0, rest - steps)
+    first = x[along(axis, slice(0, 1))]
+    return functions.concat(
+        [first, x[along(axis, slice(1, None))] + functions.cumulative_sum(turns, axis=axis)],
+        axis=axis,
+    )
+
+
+# Complex numbers, and which values are what
+
+
+def angle(z: Any, deg: bool = False) -> Tensor:
+    """Angle of complex numbers in radians, or degrees; of real ones 0 or π, without derivative.
+
+    >>> import gpugrad as gg
+    >>> gg.angle(gg.asarray([1j, -1j]), deg=True).tolist()
+    [90.0, -90.0]
+    """
+    x = floating(z)
+    if x.dtype.kind == "c":
+        y = ops.atan2(ops.imag(x), ops.real(x))
+    else:
+        y = ops.atan2(functions.zeros_like(x), x.detach())
+    return rad2deg(y) if deg else y
+
+
+def real_if_close(a: Any, tol: float = 100) -> Tensor:
+    """The real part, if all imaginary parts are below ``tol`` rounding units, else ``a``."""
+    x = asarray(a)
+    if x.dtype.kind != "c":
+        return x
+    limit = tol * float(np.finfo(x.dtype).eps) if tol > 1 else tol
+    close = functions.all(ops.abs(ops.imag(x.detach())) < limit)
+    return ops.real(x) if bool(close) else x
+
+
+def isreal(x: Any) -> Tensor:
+    """Where the imaginary part is 0."""
+    return ~iscomplex(x)
+
+
+def iscomplex(x: Any) -> Tensor:
+    """Where the imaginary part is not 0."""
+    x = asarray(x).detach()
+    if x.dtype.kind != "c":
+        return functions.zeros_like(x, dtype=np.bool_)
+    return ops.imag(x) != 0
+
+
+def isneginf(x: Any) -> Tensor:
+    """Where a value is −∞."""
+    return asarray(x) == -np.inf
+
+
+def isposinf(x: Any) -> Tensor:
+    """Where a value is +∞."""
+    return asarray(x) == np.inf
+
+
+def spacing(x: Any, /) -> Tensor:
+    """Distance to the next floating number away from 0, with the sign of ``x``; no derivative."""
+    x = floating(x).detach()
+    size = ops.abs(x)
+    step = ops.nextafter(size, np.inf) - size
+    return ops.where(x < 0, -step, step)

@@ -16,6 +16,7 @@ from gpugrad.tensor import Tensor
 __all__ = [
     "append",
     "array_split",
+    "block",
     "column_stack",
     "concatenate",
     "dsplit",
@@ -59,6 +60,43 @@ def column_stack(tup: Sequence[Any]) -> Tensor:
     xs = together(*tup)
     columns = [functions.reshape(x, (-1, 1)) if x.ndim < 2 else x for x in xs]
     return functions.concat(columns, axis=1)
+
+
+def block(arrays: Any) -> Tensor:
+    """Nested lists of blocks put together: the innermost side by side, the next below each other.
+
+    >>> import gpugrad as gg
+    >>> gg.block([[gg.eye(2), gg.zeros((2, 1))], [gg.ones((1, 3))]]).tolist()
+    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 1.0, 1.0]]
+    """
+    blocks = iter(together(*_innermost(arrays)))
+    nested = _filled(arrays, blocks)
+    depth = _depth(arrays)
+    ndim = max(depth, *(x.ndim for x in _innermost(nested)))
+
+    def joined(part: Any, level: int) -> Tensor:
+        if not isinstance(part, list):
+            return functions.reshape(part, (1,) * (ndim - part.ndim) + part.shape)
+        return functions.concat([joined(p, level - 1) for p in part], axis=-level)
+
+    return joined(nested, depth)
+
+
+def _innermost(x: Any) -> list[Any]:
+    return [leaf for part in x for leaf in _innermost(part)] if isinstance(x, list) else [x]
+
+
+def _filled(x: Any, values: Any) -> Any:
+    return [_filled(part, values) for part in x] if isinstance(x, list) else next(values)
+
+
+def _depth(x: Any) -> int:
+    if not isinstance(x, list):
+        return 0
+    depths = {_depth(part) for part in x}
+    if len(depths) != 1:
+        raise ShapeError(message("block", "lists are nested equally deep, and not empty", x))
+    return 1 + depths.pop()
 
 
 def append(arr: Any, values: Any, axis: int | None = None) -> Tensor:

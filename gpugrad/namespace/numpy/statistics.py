@@ -5,12 +5,13 @@ from typing import Any
 import numpy as np
 
 from gpugrad.aval import normalize_axis
-from gpugrad.errors import ShapeError, message
+from gpugrad.errors import BoundsError, ShapeError, message
 from gpugrad.late import functions, ops
 from gpugrad.namespace.array import Axis
 from gpugrad.namespace.creation import asarray, astype
 from gpugrad.namespace.lifting import floating, together
-from gpugrad.namespace.numpy.arranging import atleast_2d, diag
+from gpugrad.namespace.numpy.arranging import atleast_2d
+from gpugrad.namespace.numpy.choosing import diag
 from gpugrad.namespace.numpy.elementwise import conjugate
 from gpugrad.tensor import Tensor
 
@@ -20,9 +21,12 @@ __all__ = [
     "average",
     "corrcoef",
     "cov",
+    "nanargmax",
+    "nanargmin",
     "nanmax",
     "nanmean",
     "nanmin",
+    "nanprod",
     "nanstd",
     "nansum",
     "nanvar",
@@ -78,18 +82,46 @@ def average(
 
 
 def cov(
-    m: Any, y: Any = None, rowvar: bool = True, bias: bool = False, ddof: int | None = None
+    m: Any,
+    y: Any = None,
+    rowvar: bool = True,
+    bias: bool = False,
+    ddof: int | None = None,
+    fweights: Any = None,
+    aweights: Any = None,
+    *,
+    dtype: Any = None,
 ) -> Tensor:
     """Covariance matrix ``(X − X̄)(X − X̄)ᵀ / (n − ddof)`` of variables in rows, n observations each.
 
     ``ddof`` is 1, or 0 with ``bias``; ``rowvar=False`` means variables in columns; ``y`` adds more.
+    ``fweights`` says how often each observation occurred, ``aweights`` how much it weighs: with w
+    their product and v = Σw the divisor is ``v − ddof · Σw·aweights / v``, differentiable in both.
     """
     given = together(m) if y is None else together(m, y)
     x = functions.concat([_variables(v, rowvar) for v in given], axis=0)
-    degrees = x.shape[1] - (ddof if ddof is not None else 0 if bias else 1)
-    x = x - functions.mean(x, axis=1, keepdims=True)
-    c = functions.matmul(x, conjugate(x).T) * (1 / degrees if degrees > 0 else np.nan)
-    return c.squeeze()
+    dtype = x.dtype if dtype is None else dtype
+    x = astype(x, dtype)
+    less = ddof if ddof is not None else 0 if bias else 1
+    factors = [
+        asarray(factor, dtype=None if hasattr(factor, "dtype") else x.dtype, device=x.device)
+        for factor in (fweights, aweights)
+        if factor is not None
+    ]
+    if not factors:
+        degrees: Any = x.shape[1] - less
+        x = x - functions.mean(x, axis=1, keepdims=True)
+        c = functions.matmul(x, conjugate(x).T) * (1 / degrees if degrees > 0 else np.nan)
+        return c.squeeze()
+    if any(factor.shape != (x.shape[1],) for factor in factors):
+        got = f"{[factor.shape for factor in factors]} for {x.shape[1]} observations"
+        raise ShapeError(message("cov", "one weight for each observation", got))
+    w = factors[0] if len(factors) == 1 else factors[0] * factors[1]
+    v = functions.sum(w)
+    degrees = v - less if aweights is None else v - less * functions.sum(w * factors[-1]) / v
+    x = x - functions.sum(x * w, axis=1, keepdims=True) / v
+    c = functions.matmul(x, conjugate(x * w).T) / ops.where(degrees > 0, degrees, np.nan)
+    return astype(c, dtype).squeeze()
 
 
 def _variables(m: Any, rowvar: bool) -> Tensor:
@@ -122,26 +154,25 @@ def nansum(a: Any, axis: Axis = None, dtype: Any = None, *, keepdims: bool = Fal
     return functions.sum(_present(a)[0], axis=axis, dtype=dtype, keepdims=keepdims)
 
 
+def nanprod(a: Any, axis: Axis = None, dtype: Any = None, *, keepdims: bool = False) -> Tensor:
+    """Product of the values that are not NaN; 1 where there is none."""
+    x, there = _present(a)
+    return functions.prod(ops.where(there, x, 1), axis=axis, dtype=dtype, keepdims=keepdims)
+
+
 def nanmean(a: Any, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
     """Mean of the values that are not NaN; NaN where there is none."""
-    x, there = _present(floating(a))
-    total = functions.sum(x, axis=axis, keepdims=keepdims)
-    return total / _degrees(there, axis, keepdims, x.dtype)
+    return mean_of(*_present(floating(a)), axis, keepdims)
 
 
 def nanvar(a: Any, axis: Axis = None, *, ddof: float = 0, keepdims: bool = False) -> Tensor:
     """Variance of the n values that are not NaN, ``Σ(x − x̄)² / (n − ddof)``."""
-    x, there = _present(floating(a))
-    apart = _centred(x, there, axis)
-    total = functions.sum(apart * apart, axis=axis, keepdims=keepdims)
-    return total / _degrees(there, axis, keepdims, x.dtype, ddof)
+    return var_of(*_present(floating(a)), axis, keepdims, ddof)
 
 
 def nanstd(a: Any, axis: Axis = None, *, ddof: float = 0, keepdims: bool = False) -> Tensor:
     """Square root of `nanvar`; the derivative where all values are equal is 0."""
-    x, there = _present(floating(a))
-    length = functions.norm(_centred(x, there, axis), axis=axis, keepdims=keepdims)
-    return length / ops.sqrt(_degrees(there, axis, keepdims, x.dtype, ddof))
+    return std_of(*_present(floating(a)), axis, keepdims, ddof)
 
 
 def nanmax(a: Any, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
@@ -154,6 +185,16 @@ def nanmin(a: Any, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
     return _nan_extreme(functions.min, np.inf, a, axis, keepdims)
 
 
+def nanargmax(a: Any, axis: int | None = None, *, keepdims: bool = False) -> Tensor:
+    """Index of the first largest value that is not NaN; raises where there is none."""
+    return _nan_place(amax, -np.inf, a, axis, keepdims)
+
+
+def nanargmin(a: Any, axis: int | None = None, *, keepdims: bool = False) -> Tensor:
+    """Index of the first smallest value that is not NaN; raises where there is none."""
+    return _nan_place(amin, np.inf, a, axis, keepdims)
+
+
 def _present(a: Any) -> tuple[Tensor, Tensor]:
     """``a`` with 0 for NaN, and where it is not NaN."""
     x = asarray(a)
@@ -161,6 +202,25 @@ def _present(a: Any) -> tuple[Tensor, Tensor]:
         return x, functions.ones_like(x, dtype=np.bool_)
     gone = ops.isnan(x.detach())
     return ops.where(gone, 0, x), ~gone
+
+
+# Of the values of x that are ``there``; the others are 0.
+
+
+def mean_of(x: Tensor, there: Tensor, axis: Axis, keepdims: bool) -> Tensor:
+    total = functions.sum(x, axis=axis, keepdims=keepdims)
+    return total / _degrees(there, axis, keepdims, x.dtype)
+
+
+def var_of(x: Tensor, there: Tensor, axis: Axis, keepdims: bool, ddof: float) -> Tensor:
+    apart = ops.abs(_centred(x, there, axis)) if x.dtype.kind == "c" else _centred(x, there, axis)
+    total = functions.sum(apart * apart, axis=axis, keepdims=keepdims)
+    return total / _degrees(there, axis, keepdims, total.dtype, ddof)
+
+
+def std_of(x: Tensor, there: Tensor, axis: Axis, keepdims: bool, ddof: float) -> Tensor:
+    length = functions.norm(_centred(x, there, axis), axis=axis, keepdims=keepdims)
+    return length / ops.sqrt(_degrees(there, axis, keepdims, length.dtype, ddof))
 
 
 def _degrees(there: Tensor, axis: Axis, keepdims: bool, dtype: Any, ddof: float = 0) -> Tensor:
@@ -181,3 +241,12 @@ def _nan_extreme(f: Any, worst: float, a: Any, axis: Axis, keepdims: bool) -> Te
     none = functions.all(gone, axis=axis, keepdims=keepdims)
     best = f(ops.where(gone, worst, x), axis=axis, keepdims=keepdims)
     return ops.where(none, np.nan, best)
+
+
+def _nan_place(f: Any, worst: float, a: Any, axis: int | None, keepdims: bool) -> Tensor:
+    x, there = _present(asarray(a).detach())
+    if not bool(functions.all(functions.any(there, axis=axis))):
+        raise BoundsError(message("nanargmax", "all values are NaN", x.shape))
+    # NaN gives way to any number, also to an infinite one
+    best = f(ops.where(there, x, worst) if x.dtype.kind == "f" else x, axis, keepdims=True)
+    return functions.argmax(there & (x == best), axis=axis, keepdims=keepdims)
