@@ -56,6 +56,8 @@ _ON_DEMAND = ("data", "fft", "io", "linalg", "nn", "optim", "random", "testing")
 
 
 def __getattr__(name: str) -> Any:
+    if name == "compile":
+        return import_module("gpugrad.compiler").compile
     if name in _ON_DEMAND:
         return import_module(f"gpugrad.{name}")
     raise AttributeError(f"module 'gpugrad' has no attribute {name!r}")

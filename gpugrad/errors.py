@@ -39,6 +39,10 @@ class LinAlgError(GpugradError, np.linalg.LinAlgError):
     """A matrix for which the result does not exist: singular, or not positive definite."""
 
 
+class TraceError(GpugradError, RuntimeError):
+    """A step that cannot be compiled: it depends on values, or on what is no argument of it."""
+
+
 class NonFiniteError(GpugradError, FloatingPointError):
     """A NaN or Inf in the forward pass, found because GPUGRAD_CHECK is on."""
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from gpugrad.late import functions
-from gpugrad.tensor import Dual, Tensor, state
+from gpugrad.tensor import Dual, Tensor, state, value_of
 
 _levels = itertools.count()
 
@@ -35,7 +35,7 @@ def push(
     """Run ``f`` once and give its outputs and their tangents."""
     with forward_level() as level:
         duals = [
-            Tensor(Dual(level, x._data, dx), x._node)
+            Tensor(Dual(level, value_of(x), dx), x._node)
             for x, dx in zip(primals, tangents, strict=True)
         ]
         pairs = [_unpack(y, level) for y in f(*duals)]

@@ -74,6 +74,8 @@ class Op:
         self.jvp = forward_rule(self, jvp)
         self._keeps: dict[int, Callable[[list[Any]], tuple[Any, ...]]] = {}
         self.fusions: list[Any] = []  # rows of the fusion table whose pattern ends in this op
+        # What it does to each element, as a forward of its own; None for ops that do not.
+        self.pointwise = forward if kind == "elementwise" else None
         setattr(ops, name, self)
 
     def _compile(self, rule: Callable[..., Any] | None) -> tuple[Rule | None, tuple[int, ...]]:
@@ -240,6 +242,8 @@ def _bind_special(op: Op, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
     level = max([x._data.level for x in xs if _level(x) >= 0], default=-1)
     xs = tuple([x if type(x) is Tensor or type(x) in WEAK else _admit(x, xs) for x in xs])
     if level < 0:
+        if state.trace is not None:
+            return state.trace.record(op, xs, params)
         state.special = False
         try:
             y = op(*xs, **params)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from gpugrad.errors import CheckpointError, DtypeError, GradientError, message
 from gpugrad.late import functions, ops
 from gpugrad.nn.module import Module
-from gpugrad.tensor import Tensor, grad_mode, sole_owner
+from gpugrad.tensor import Tensor, grad_mode, sole_owner, state
 
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop", "clip_grad_norm"]
 
@@ -50,23 +51,41 @@ class Optimizer:
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
+        trace = state.trace
+        lr = self.lr if trace is None else trace.scalar(lambda: self.lr)
         with grad_mode(False):
             for i, p in enumerate(self.params):
-                if p.grad is not None:
+                g = p.grad
+                if g is None:
+                    continue
+                own = [self.state[name][i] for name in self._slots]
+                if trace is None:
                     self.steps[i] += 1
-                    state = [self.state[name][i] for name in self._slots]
-                    self._apply(p, p.grad, state, self.steps[i])
+                    reuse = all(map(sole_owner, (p, *own)))
+                    self._apply(p, g, own, lr, self.steps[i], reuse)
+                else:
+                    self._apply(p, g, own, lr, self._traced_count(trace, i), False)
 
-    def _apply(self, p: Tensor, g: Tensor, state: list[Tensor], t: int) -> None:
-        reuse = all(map(sole_owner, (p, *state)))
-        new = self._update(p, g, state, t, reuse)
+    def _traced_count(self, trace: Any, i: int) -> Any:
+        """The step count of parameter ``i``, read anew and counted up at every run of a program."""
+        earlier = trace.count((id(self), i))
+        trace.after(lambda: self._count(i))
+        return trace.scalar(lambda: self.steps[i] + 1 + earlier)
+
+    def _count(self, i: int) -> None:
+        self.steps[i] += 1
+
+    def _apply(
+        self, p: Tensor, g: Tensor, state: list[Tensor], lr: Any, t: Any, reuse: bool
+    ) -> None:
+        new = self._update(p, g, state, lr, t, reuse)
         for handle, value in zip((p, *state), new, strict=True):
             handle._assign(value)
 
     def _update(
-        self, p: Tensor, g: Tensor, state: list[Tensor], t: int, reuse: bool
+        self, p: Tensor, g: Tensor, state: list[Tensor], lr: Any, t: Any, reuse: bool
     ) -> tuple[Tensor, ...]:
-        """New values of ``p`` and its state after its ``t``-th update."""
+        """New values of ``p`` and its state after its ``t``-th update, with learning rate lr."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -138,14 +157,16 @@ class SGD(Optimizer):
             self._slots = ("momentum",)  # type: ignore[misc]
         super().__init__(params, lr)
 
-    def _update(self, p: Tensor, g: Tensor, state: list[Tensor], t: int, reuse: bool) -> Any:
+    def _update(
+        self, p: Tensor, g: Tensor, state: list[Tensor], lr: Any, t: Any, reuse: bool
+    ) -> Any:
         if not state:
-            return ops.sgd(p, g, self.lr, weight_decay=self.weight_decay, reuse=reuse)
+            return ops.sgd(p, g, lr, weight_decay=self.weight_decay, reuse=reuse)
         return ops.sgd_momentum(
             p,
             g,
             *state,
-            self.lr,
+            lr,
             momentum=self.momentum,
             nesterov=self.nesterov,
             weight_decay=self.weight_decay,
@@ -181,12 +202,14 @@ class Adam(Optimizer):
         self.betas, self.eps, self.weight_decay = tuple(betas), eps, weight_decay
         super().__init__(params, lr)
 
-    def _update(self, p: Tensor, g: Tensor, state: list[Tensor], t: int, reuse: bool) -> Any:
+    def _update(
+        self, p: Tensor, g: Tensor, state: list[Tensor], lr: Any, t: Any, reuse: bool
+    ) -> Any:
         return ops.adam(
             p,
             g,
             *state,
-            self.lr,
+            lr,
             t,
             betas=self.betas,
             eps=self.eps,
@@ -229,8 +252,10 @@ class RMSprop(Optimizer):
         self.settings = {"alpha": alpha, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, lr)
 
-    def _update(self, p: Tensor, g: Tensor, state: list[Tensor], t: int, reuse: bool) -> Any:
-        return ops.rmsprop(p, g, *state, self.lr, **self.settings, reuse=reuse)
+    def _update(
+        self, p: Tensor, g: Tensor, state: list[Tensor], lr: Any, t: Any, reuse: bool
+    ) -> Any:
+        return ops.rmsprop(p, g, *state, lr, **self.settings, reuse=reuse)
 
 
 class Adagrad(Optimizer):
@@ -249,8 +274,10 @@ class Adagrad(Optimizer):
         self.settings = {"eps": eps, "weight_decay": weight_decay}
         super().__init__(params, lr)
 
-    def _update(self, p: Tensor, g: Tensor, state: list[Tensor], t: int, reuse: bool) -> Any:
-        return ops.adagrad(p, g, *state, self.lr, **self.settings, reuse=reuse)
+    def _update(
+        self, p: Tensor, g: Tensor, state: list[Tensor], lr: Any, t: Any, reuse: bool
+    ) -> Any:
+        return ops.adagrad(p, g, *state, lr, **self.settings, reuse=reuse)
 
 
 def clip_grad_norm(params: Module | Iterable[Tensor], max_norm: float) -> float:
@@ -264,6 +291,8 @@ def clip_grad_norm(params: Module | Iterable[Tensor], max_norm: float) -> float:
         params = [params]
     listed = params.parameters() if isinstance(params, Module) else params
     found = [(p, p.grad) for p in {id(p): p for p in listed}.values() if p.grad is not None]
+    if state.trace is not None:
+        return _clip_traced(found, max_norm)  # type: ignore[no-any-return]
     total = math.hypot(*[functions.norm(g.astype(np.float64)).item() for _, g in found])
     if not math.isfinite(total):
         raise GradientError(message("clip_grad_norm", "a gradient is not finite", total))
@@ -272,6 +301,31 @@ def clip_grad_norm(params: Module | Iterable[Tensor], max_norm: float) -> float:
             for p, g in found:
                 p.grad = g * (float(max_norm) / (total + 1e-6))
     return total
+
+
+def _clip_traced(found: list[tuple[Tensor, Tensor]], max_norm: float) -> Any:
+    """The same in a step that is being traced: the norm is a tensor, looked at in every run."""
+    with grad_mode(False):
+        squares = [functions.sum(functions.square(g.astype(np.float64))) for _, g in found]
+        total = functions.sqrt(functions.sum(functions.stack(squares)))
+        total = state.trace.record(_FINITE, (total,), {})
+        factor = functions.minimum(1.0, float(max_norm) / (total + 1e-6))
+        # As eager code does: below the limit a gradient keeps its bits.
+        factor = functions.where(total > max_norm, factor, 1.0)
+        for p, g in found:
+            p.grad = g * factor.astype(g.dtype)
+    return total
+
+
+def _finite(xp: Any, total: Any) -> Any:
+    if not xp.isfinite(total):
+        raise GradientError(message("clip_grad_norm", "a gradient is not finite", float(total)))
+    return total
+
+
+_FINITE = SimpleNamespace(
+    name="finite", kind="effect", rules=None, forward=_finite, aval=lambda total: total
+)
 
 
 def _zeros(p: Tensor) -> Tensor:

@@ -5,15 +5,27 @@ can compute any part of it. Everything else is made from its bits by one formula
 """
 
 import operator
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from gpugrad.aval import Aval
 from gpugrad.errors import BoundsError, DtypeError, ShapeError, message
 from gpugrad.late import functions
-from gpugrad.tensor import Tensor
+from gpugrad.tensor import Tensor, state
 
 Size = int | tuple[int, ...] | None
+
+# A draw in a traced step: it takes nothing, changes the generator, and is never left out.
+_DRAW = SimpleNamespace(
+    name="draw",
+    kind="effect",
+    rules=None,
+    forward=lambda xp, *, draw, shape, dtype: draw(),
+    aval=lambda *, draw, shape, dtype: Aval(shape, dtype),
+)
 
 
 class Generator:
@@ -47,8 +59,12 @@ class Generator:
         )
         self.device = device
 
-    def _made(self, array: Any) -> Tensor:
-        return functions.asarray(array, device=self.device)
+    def _made(self, draw: Callable[[], Any], shape: tuple[int, ...], dtype: Any) -> Tensor:
+        """What ``draw`` gives: now, or afresh at every run of a step that is being traced."""
+        if state.trace is None:
+            return functions.asarray(draw(), device=self.device)
+        drawn = state.trace.record(_DRAW, (), {"draw": draw, "shape": shape, "dtype": dtype})
+        return functions.asarray(drawn, device=self.device)
 
     def uniform(
         self, low: float = 0.0, high: float = 1.0, size: Size = None, dtype: Any = np.float32
@@ -57,20 +73,21 @@ class Generator:
 
         Raises `ShapeError` unless ``low ≤ high`` and both are finite.
         """
-        return self._made(self._uniform(low, high, size, _floating("uniform", dtype)))
-
-    def _uniform(self, low: float, high: float, size: Size, dtype: Any) -> Any:
-        shape = _shape(size)
+        dtype, shape = _floating("uniform", dtype), _shape(size)
         low, high, most = float(low), float(high), float(np.finfo(dtype).max)
         if not (0 <= high - low <= most and -most <= low and high <= most):
             hint = f"low ≤ high, both in ±{most:.3g} and no more than that apart"
             raise ShapeError(message("uniform", "an impossible range", f"{low}..{high}", hint))
-        unit = self._bits.random(shape, dtype)
-        if low == 0.0 and high == 1.0:
-            return unit
-        values = unit * dtype.type(high - low) + dtype.type(low)
-        # The sum may round up to high itself, which the interval leaves out.
-        return np.minimum(values, np.nextafter(dtype.type(high), dtype.type(low)))
+
+        def draw() -> Any:
+            unit = self._bits.random(shape, dtype)
+            if low == 0.0 and high == 1.0:
+                return unit
+            values = unit * dtype.type(high - low) + dtype.type(low)
+            # The sum may round up to high itself, which the interval leaves out.
+            return np.minimum(values, np.nextafter(dtype.type(high), dtype.type(low)))
+
+        return self._made(draw, shape, dtype)
 
     def normal(
         self, loc: float = 0.0, scale: float = 1.0, size: Size = None, dtype: Any = np.float32
@@ -86,10 +103,14 @@ class Generator:
         shape = _shape(size)
         n = int(np.prod(shape, dtype=np.int64))
         half = (n + 1) // 2
-        u1, u2 = self._bits.random((2, half))
-        radius, angle = np.sqrt(-2 * np.log1p(-u1)), 2 * np.pi * u2
-        z = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:n]
-        return self._made((loc + scale * z.reshape(shape)).astype(dtype))
+
+        def draw() -> Any:
+            u1, u2 = self._bits.random((2, half))
+            radius, angle = np.sqrt(-2 * np.log1p(-u1)), 2 * np.pi * u2
+            z = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:n]
+            return (loc + scale * z.reshape(shape)).astype(dtype)
+
+        return self._made(draw, shape, dtype)
 
     def integers(
         self,
@@ -120,18 +141,24 @@ class Generator:
         if low < np.iinfo(kind).min or high > np.iinfo(kind).max:
             got = f"{low}..{high} as {kind}"
             raise BoundsError(message("integers", "the dtype cannot hold the range", got))
-        u = self._raw(size)
-        top, bottom = u >> np.uint64(32), u & np.uint64(0xFFFFFFFF)
-        r = np.uint64(span)  # span = 2**32 still fits: top·span < 2**64
-        scaled = (top * r + ((bottom * r) >> np.uint64(32))) >> np.uint64(32)
-        with np.errstate(over="ignore"):  # modulo 2⁶⁴, which the cast undoes for a negative low
-            return self._made((scaled + np.uint64(low % (1 << 64))).astype(kind))
+        shape = _shape(size)
+
+        def draw() -> Any:
+            u = self._raw(shape)
+            top, bottom = u >> np.uint64(32), u & np.uint64(0xFFFFFFFF)
+            r = np.uint64(span)  # span = 2**32 still fits: top·span < 2**64
+            scaled = (top * r + ((bottom * r) >> np.uint64(32))) >> np.uint64(32)
+            with np.errstate(over="ignore"):  # modulo 2⁶⁴, which the cast undoes for a negative low
+                return (scaled + np.uint64(low % (1 << 64))).astype(kind)
+
+        return self._made(draw, shape, kind)
 
     def bernoulli(self, p: float, size: Size = None) -> Tensor:
         """True with probability ``p``: where a float32 uniform is below it."""
         if not 0.0 <= p <= 1.0:
             raise DtypeError(message("bernoulli", "a probability is in 0..1", p))
-        return self._made(self._bits.random(_shape(size), np.float32) < p)
+        shape = _shape(size)
+        return self._made(lambda: self._bits.random(shape, np.float32) < p, shape, np.dtype(bool))
 
     def permutation(self, x: Any) -> Tensor:
         """``0..x-1`` in random order for an integer, else the rows of ``x`` in random order.
@@ -139,17 +166,18 @@ class Generator:
         The order sorts one 64-bit draw for each row, which a GPU can do as well.
         """
         if isinstance(x, (int, np.integer)):
-            return self._made(self._order(int(x)))
+            return self._order(int(x))
         rows = functions.asarray(x)
         if not rows.ndim:
             raise ShapeError(message("permutation", "a 0-d tensor has no rows", rows, "int(x)"))
         return rows[self._order(rows.shape[0])]
 
-    def _order(self, n: int) -> Any:
-        return np.argsort(self._raw(n), kind="stable")
+    def _order(self, n: int) -> Tensor:
+        shape = _shape(n)
+        order = np.dtype(np.intp)
+        return self._made(lambda: np.argsort(self._raw(shape), kind="stable"), shape, order)
 
-    def _raw(self, size: Size) -> Any:
-        shape = _shape(size)
+    def _raw(self, shape: tuple[int, ...]) -> Any:
         n = int(np.prod(shape, dtype=np.int64))
         return self._bits.bit_generator.random_raw(n).reshape(shape)
 

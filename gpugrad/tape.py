@@ -17,7 +17,18 @@ from gpugrad.errors import GradientError, ShapeError, message
 from gpugrad.late import functions, ops
 from gpugrad.ops.index import Piece
 from gpugrad.rules import Joint
-from gpugrad.tensor import PART, Node, Tangled, Tensor, concrete, grad_mode, live, parts, state
+from gpugrad.tensor import (
+    PART,
+    Node,
+    Tangled,
+    Tensor,
+    concrete,
+    grad_mode,
+    live,
+    made,
+    parts,
+    state,
+)
 
 Cotangent = Any  # a bare array, or a Tensor while the pass itself is being recorded
 
@@ -160,9 +171,11 @@ class Pass:
         self.targets = targets
         self.create_graph = create_graph
         # Rules run on Tensors when the pass is recorded or carries tangents, else on bare arrays.
-        self.record = create_graph or bool(state.levels or state.watchers)
+        self.record = create_graph or bool(state.levels or state.watchers or state.trace)
         self.check = flags.check
         self.retain = retain or create_graph
+        # A traced graph that backward went through is gone, even where nothing had to be saved.
+        self.frees_all = state.trace is not None
         self.cotangents: dict[Node, Cotangent] = {}
         self.owned: set[Node] = set()
         self.results: dict[Node, Tensor] = {}
@@ -218,7 +231,7 @@ class Pass:
                     rule = rules[i]
                     if rule is not None:
                         self.receive(parent, rule(g, saved, parent, params))
-        if saved and not self.retain:
+        if (saved or self.frees_all) and not self.retain:
             node.saved = None
 
     def gather(self, node: Node, g: Cotangent) -> None:
@@ -236,7 +249,7 @@ class Pass:
         zeros = [xp.zeros(s, d) for s, d in zip(node.shape, node.dtype, strict=True)]
         return tuple(
             [
-                given[i] if i in given else Tensor(zero) if self.record else zero
+                given[i] if i in given else made(zero) if self.record else zero
                 for i, zero in enumerate(zeros)
             ]
         )
@@ -311,6 +324,8 @@ class Pass:
     def deliver(self, node: Node, g: Cotangent) -> Cotangent:
         """Hooks first, then keep: in ``results`` if it was asked for, else in the node's sink."""
         value = g if type(g) is Tensor else Tensor(backend.of(g).xp.asarray(g))
+        if value._node is not None and not self.create_graph:
+            value = value.detach()  # a rule gave one of its inputs back
         sink = node.sink
         if sink is not None:
             for hook in list(sink.hooks.values()):
@@ -321,7 +336,8 @@ class Pass:
             self.results[node] = value
         elif sink is not None and not self.targets:
             with _accumulating:  # a leaf may be shared by passes of several threads
-                sink.grad = value if sink.grad is None else sink.grad + value
+                before = sink.look()
+                sink.keep(value if before is None else before + value)
         return value if self.record else value._data
 
 

@@ -36,8 +36,9 @@ class _State(threading.local):
         self.transforms = 0  # functions being differentiated right now
         self.watchers: list[Watcher] = []
         self.in_backward = False
+        self.trace: Any = None  # the Trace that ops are written to instead of being run
         # Whether something other than plain evaluation wants to see every op: an open level of
-        # forward mode, a watcher, GPUGRAD_CHECK.
+        # forward mode, a trace, a watcher, GPUGRAD_CHECK.
         self.special = flags.check
 
     @contextmanager
@@ -57,7 +58,7 @@ state = _State()
 
 
 def _recheck() -> None:
-    state.special = bool(flags.check or state.levels or state.watchers)
+    state.special = bool(flags.check or state.levels or state.watchers or state.trace)
 
 
 on_change.append(_recheck)
@@ -96,13 +97,31 @@ def is_grad_enabled() -> bool:
 
 
 class Sink:
-    """Where a node's finished gradient goes: kept as ``grad``, after passing through ``hooks``."""
+    """Where a node's finished gradient goes: kept as ``grad``, after passing through ``hooks``.
+
+    A compiled step leaves a function there that computes the gradient when somebody looks.
+    """
 
     __slots__ = ("grad", "hooks")
 
     def __init__(self) -> None:
-        self.grad: Tensor | None = None
+        self.grad: Tensor | Callable[[], Tensor] | None = None
         self.hooks: dict[int, Callable[[Tensor], Tensor | None]] = {}
+
+    def look(self) -> "Tensor | None":
+        """The gradient, computed if it was not yet."""
+        if state.trace is not None:
+            state.trace.touch(self, reads=True)
+        grad = self.grad
+        if grad is not None and not isinstance(grad, Tensor):
+            grad = self.grad = grad()
+        return grad
+
+    def keep(self, grad: "Tensor | None") -> None:
+        """Put ``grad`` in the place of what was there."""
+        if state.trace is not None:
+            state.trace.touch(self, reads=False)
+        self.grad = grad
 
 
 class Node:
@@ -391,7 +410,7 @@ class Tensor(Operators):
     def grad(self) -> "Tensor | None":
         """The gradient that `backward` accumulated here; None before, or where none is kept."""
         sink = self._sink()
-        return None if sink is None else sink.grad
+        return None if sink is None else sink.look()
 
     @grad.setter
     def grad(self, value: "Tensor | None") -> None:
@@ -403,7 +422,7 @@ class Tensor(Operators):
             raise GradientError(
                 message("grad", "a gradient has the shape of its tensor", (value.shape, self.shape))
             )
-        sink.grad = value
+        sink.keep(value)
 
     def retain_grad(self) -> Self:
         """Keep the gradient of this computed tensor too, so that `grad` shows it after backward."""
@@ -446,18 +465,20 @@ class Tensor(Operators):
 
     def detach(self) -> "Tensor":
         """The same value, off the tape."""
-        return Tensor(concrete(self._data))
+        return Tensor(concrete(value_of(self)))
 
     # Rebinding
 
     def _assign(self, value: "Tensor") -> Self:
         """Point this handle at ``value``: how every in-place operation ends."""
-        self._data = value._data
+        if state.trace is not None:
+            state.trace.rebinding(self)
+        self._data = value_of(value)
         self._node = value._node if state.grad else self._leaf
         return self
 
     def __copy__(self) -> "Tensor":
-        copy = Tensor(self._data, None if self.is_leaf else self._node)
+        copy = Tensor(value_of(self), None if self.is_leaf else self._node)
         if self.is_leaf:  # the copy of a leaf is a leaf of its own
             copy.requires_grad = self.requires_grad
         return copy
@@ -474,6 +495,18 @@ class Tensor(Operators):
 
 def _rebuild(array: Any, device: str, requires_grad: bool) -> Tensor:
     return functions.asarray(array, device=device, requires_grad=requires_grad)
+
+
+def value_of(x: Tensor) -> Any:
+    """What ``x`` holds, for another handle to hold too; while tracing, its place in the program."""
+    if state.trace is not None and type(x._data) is not Dual:
+        return state.trace.read(x)
+    return x._data
+
+
+def made(array: Any) -> Tensor:
+    """A tensor of a new array that nothing else holds; while tracing, a constant."""
+    return Tensor(array) if state.trace is None else state.trace.constant(array)
 
 
 def live(value: Any) -> Any:

@@ -18,7 +18,7 @@ from gpugrad.forward import push
 from gpugrad.late import functions
 from gpugrad.op import elementwise
 from gpugrad.tape import gradients, seed, written
-from gpugrad.tensor import Dual, Node, Tensor, grad_mode, leaf, sole_owner, state
+from gpugrad.tensor import Dual, Node, Tensor, grad_mode, leaf, sole_owner, state, value_of
 from gpugrad.tree import Rebuild, flatten, match
 
 # Stands between an outer tape and an inner one: the same value under a node of its own.
@@ -297,7 +297,7 @@ def box(name: str, x: Any) -> Tensor:
     """A fresh handle of the value of ``x``, on a node of its own."""
     lifted = _lift(name, x)
     if lifted._node is None:
-        return Tensor(lifted._data, leaf(lifted.shape, lifted.dtype))
+        return Tensor(value_of(lifted), leaf(lifted.shape, lifted.dtype))
     with grad_mode(True):
         return _boundary(lifted)  # type: ignore[no-any-return]
 
@@ -351,12 +351,14 @@ def _without(out: Tensor, nodes: Sequence[Node]) -> Tensor:
             if parent is not None and parent not in seen:
                 seen.add(parent)
                 stack.append(parent)
-    return out if outer else Tensor(out._data)
+    return out if outer else Tensor(value_of(out))
 
 
 def _like(x: Any, result: Tensor) -> Any:
     """``result`` as the kind of thing ``x`` is."""
     if isinstance(x, Tensor) or result._node is not None or type(result._data) is Dual:
+        return result
+    if state.trace is not None:  # it has no values yet
         return result
     array = result._data
     if not backend.is_cupy(x):

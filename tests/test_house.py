@@ -27,6 +27,7 @@ LAYERS = [
     ["linalg", "fft"],
     ["transforms"],
     ["function"],
+    ["compiler"],
     ["random", "testing", "io"],
     ["nn", "data"],
     ["optim"],

@@ -75,6 +75,8 @@ def of(array: Array) -> Backend:
             return _cuda_device(array.device.id)
         if isinstance(array, (np.ndarray, np.generic)):
             return _cpu
+        if hasattr(array, "backend"):  # a value that is only being traced
+            return array.backend  # type: ignore[no-any-return]
         raise DtypeError(message("array", "not an array gpugrad knows", type(array).__name__))
     return backend
 

@@ -13,7 +13,7 @@ from gpugrad.late import ops
 from gpugrad.namespace.creation import asarray, astype, full
 from gpugrad.namespace.lifting import as_written, floating, together
 from gpugrad.ops.index import split_key
-from gpugrad.tensor import Tensor, sole_owner, state
+from gpugrad.tensor import Tensor, made, sole_owner, state
 
 __all__ = [
     "all",
@@ -187,7 +187,9 @@ def stack(arrays: Sequence[Any], /, axis: int = 0) -> Tensor:
 def getitem(x: Tensor, index: Any) -> Tensor:
     """``x[index]``: integers, slices, None, ``...``, integer and boolean arrays, as in NumPy."""
     key, arrays = split_key(index)
-    y = ops.getitem(x, *[_index_array(x, a) for a in arrays], key=key)
+    y = ops.getitem(x, *[_index_array(x, a, index) for a in arrays], key=key)
+    if state.trace is not None:
+        return y
     # A view that a derivative rule saves would keep x from being written in place.
     if x._node is not None and not arrays and getattr(y._data, "base", None) is not None:
         small = y._data.size * 4 <= x._data.size
@@ -201,7 +203,7 @@ def setitem(x: Tensor, index: Any, value: Any) -> None:
     The buffer is reused when nothing else can see it, so a loop of single writes costs O(n).
     """
     key, arrays = split_key(index)
-    indices = [_index_array(x, a) for a in arrays]
+    indices = [_index_array(x, a, index) for a in arrays]
     reuse = not state.special and sole_owner(x)
     if not isinstance(value, Tensor):
         value = asarray(as_written(value, x.dtype), device=x.device)
@@ -215,14 +217,22 @@ def setitem(x: Tensor, index: Any, value: Any) -> None:
 def spread(values: Tensor, index: Any, like: Tensor) -> Tensor:
     """Zeros of the shape of ``like`` with ``values`` added at ``index``."""
     key, arrays = split_key(index)
-    places = [_index_array(like, a) for a in arrays]
+    places = [_index_array(like, a, index) for a in arrays]
     return ops.scatter(values, *places, key=key, shape=like.shape)
 
 
-def _index_array(x: Tensor, a: Any) -> Any:
+def _index_array(x: Tensor, a: Any, index: Any) -> Any:
     if isinstance(a, Tensor):
         return a.detach()
+    if state.trace is not None:  # a list is a constant, an array comes from somewhere else
+        parts = index if type(index) is tuple else (index,)
+        return asarray(a, device=x.device) if _is_among(a, parts) else made(a)
     return a if x.device == "cpu" else asarray(a, device=x.device)
+
+
+def _is_among(x: Any, others: Sequence[Any]) -> bool:
+    """Whether ``x`` itself is among ``others``."""
+    return builtins.any(x is other for other in others)
 
 
 def take(x: Any, indices: Any, /, axis: int | None = None) -> Tensor:

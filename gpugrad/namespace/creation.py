@@ -10,7 +10,7 @@ from gpugrad.aval import WEAK
 from gpugrad.config import flags
 from gpugrad.errors import DtypeError, GradientError, ShapeError, message
 from gpugrad.late import functions, ops
-from gpugrad.tensor import Tensor
+from gpugrad.tensor import Tensor, made, state, value_of
 
 __all__ = [
     "arange",
@@ -74,7 +74,9 @@ def asarray(
     elif isinstance(obj, (list, tuple)) and _holds_tensors(obj):
         result = _from_tensor(functions.stack(obj), dtype, device, None)
     else:
-        result = Tensor(_array(obj, dtype, device, copy))
+        if state.trace is not None and _is_from_outside(obj):
+            raise state.trace.outside(obj)
+        result = made(_array(obj, dtype, device, copy))
     if requires_grad and not (result is obj and obj.requires_grad):
         result = result.detach()
         result.requires_grad = True
@@ -150,6 +152,11 @@ def _holds_tensors(obj: Any) -> bool:
     )
 
 
+def _is_from_outside(obj: Any) -> bool:
+    """Whether a step being traced must not take ``obj`` for a constant."""
+    return hasattr(obj, "shape") and obj.shape != ()
+
+
 def _unfit(obj: Any, error: Exception) -> DtypeError:
     hint = "numbers, or nested lists of them in which all rows are equally long"
     return DtypeError(message("asarray", f"cannot be an array: {error}", type(obj).__name__, hint))
@@ -174,7 +181,9 @@ def astype(x: Tensor, dtype: Any, /, *, copy: bool = True, device: str | None = 
     if wanted.kind not in _KINDS:
         raise DtypeError(message("astype", "tensors hold numbers and booleans", wanted))
     if wanted == x.dtype:
-        return Tensor(x._data, x._node) if copy else x  # a handle of its own: values never change
+        return (
+            Tensor(value_of(x), x._node) if copy else x
+        )  # a handle of its own: values never change
     if x.dtype.kind == "c" and wanted.kind not in "cb":
         rule = "a complex number has two parts"
         hint = "gg.real(x), gg.imag(x) or gg.abs(x)"
@@ -217,7 +226,7 @@ def _shape(shape: Any) -> tuple[int, ...]:
 
 def _made(make: str, args: tuple[Any, ...], dtype: Any, device: str | None) -> Tensor:
     xp = backend.get(flags.device if device is None else device).xp
-    return Tensor(getattr(xp, make)(*args, dtype=np.dtype(dtype)))
+    return made(getattr(xp, make)(*args, dtype=np.dtype(dtype)))
 
 
 def zeros(shape: Any, dtype: Any = None, *, device: str | None = None) -> Tensor:
@@ -253,7 +262,7 @@ def full(shape: Any, fill_value: Any, dtype: Any = None, *, device: str | None =
     dtype('int64')
     """
     value = asarray(fill_value, dtype=dtype, device=device)
-    if value.requires_grad:
+    if value.requires_grad or state.trace is not None:
         return ops.broadcast_to(value, shape=_shape(shape))
     return _made("full", (_shape(shape), value.item()), value.dtype, device)
 
@@ -337,7 +346,7 @@ def linspace(
     kind = complex if isinstance(start, complex) or isinstance(stop, complex) else float
     default = np.complex64 if kind is complex else np.float32
     host = np.linspace(start, stop, num, endpoint=endpoint, dtype=dtype or default)
-    return asarray(host, device=device)
+    return made(backend.get(flags.device if device is None else device).asarray(host))
 
 
 def eye(
@@ -351,7 +360,7 @@ def eye(
 ) -> Tensor:
     """Ones on the ``k``-th diagonal of an otherwise zero matrix, float32 by default."""
     xp = backend.get(flags.device if device is None else device).xp
-    return Tensor(xp.eye(n_rows, n_cols, k, dtype=np.dtype(dtype or np.float32)))
+    return made(xp.eye(n_rows, n_cols, k, dtype=np.dtype(dtype or np.float32)))
 
 
 def tril(x: Any, /, k: int = 0) -> Tensor:

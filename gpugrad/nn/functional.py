@@ -7,7 +7,7 @@ from gpugrad.errors import DtypeError, ShapeError, message
 from gpugrad.late import functions, ops
 from gpugrad.namespace.lifting import as_written
 from gpugrad.ops import nn as declared
-from gpugrad.ops.index import check_range
+from gpugrad.ops.index import within
 from gpugrad.tensor import Tensor
 
 
@@ -198,7 +198,7 @@ def nll(log_probabilities: Any, labels: Any, reduction: str = "mean") -> Tensor:
     rows = _floating("nll", log_probabilities)
     labels = _beside(rows, labels)
     declared.cross_entropy.aval(aval_of(rows), aval_of(labels))
-    check_range("nll", labels.detach()._data, rows.shape[1])
+    labels = within("nll", labels.detach(), rows.shape[1])
     index = functions.arange(rows.shape[0], device=rows.device)
     return _reduce("nll", -rows[index, labels], reduction)
 

@@ -4,6 +4,7 @@ An index is a ``key``, whose parts are integers, slices, None, Ellipsis or `ARRA
 stands for one of the index arrays, which are inputs of the op (without a derivative).
 """
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from gpugrad.errors import BoundsError, DtypeError, ShapeError, message
 from gpugrad.op import Op
 from gpugrad.ops.elementwise import where
 from gpugrad.rules import REST, Joint
-from gpugrad.tensor import Tensor
+from gpugrad.tensor import Tensor, state
 
 ARRAY = type("ARRAY", (), {"__repr__": lambda self: "ARRAY"})()
 
@@ -268,7 +269,30 @@ def check_range(op: str, indices: Any, size: int) -> None:
         return
     low, high = int(indices.min()), int(indices.max())
     if low < 0 or high >= size:
-        bad = low if low < 0 else high
-        rule = f"a class label is outside 0..{size - 1}"
-        hint = "labels counted from 0, and as many outputs as classes"
-        raise BoundsError(message(op, rule, bad, hint))
+        raise label_error(op, low if low < 0 else high, size)
+
+
+def _within(xp: Any, x: Any, *, op: str, size: int) -> Any:
+    check_range(op, x, size)
+    return x
+
+
+# x as it is; a step that is being traced checks it at every run.
+_WITHIN = SimpleNamespace(
+    name="within", kind="effect", rules=None, forward=_within, aval=lambda x, *, op, size: x
+)
+
+
+def within(op: str, labels: Tensor, size: int) -> Tensor:
+    """``labels``, once it is certain that all are in ``0..size-1``; raises `BoundsError`."""
+    if state.trace is not None:
+        return state.trace.record(_WITHIN, (labels,), {"op": op, "size": size})  # type: ignore[no-any-return]
+    check_range(op, labels._data, size)
+    return labels
+
+
+def label_error(op: str, label: int, size: int) -> BoundsError:
+    """The error for a class ``label`` of ``size`` classes."""
+    rule = f"a class label is outside 0..{size - 1}"
+    hint = "labels counted from 0, and as many outputs as classes"
+    return BoundsError(message(op, rule, label, hint))

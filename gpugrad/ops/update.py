@@ -42,7 +42,13 @@ def _update(name: str, states: int, step: Step) -> Op:
     def aval(p: Aval, g: Aval, *rest: Aval, **settings: Any) -> Any:
         return (p, *rest[:states])
 
-    return Op(name, forward, aval)
+    def pointwise(xp: Any, p: Any, g: Any, *rest: Any, reuse: bool, **settings: Any) -> Any:
+        step(xp, p, g, *rest, **settings)
+        return (p, *rest[:states])
+
+    op = Op(name, forward, aval)
+    op.pointwise = pointwise
+    return op
 
 
 def _sgd(xp: Any, p: Any, g: Any, lr: Any, *, weight_decay: float) -> None:

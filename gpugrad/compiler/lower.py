@@ -1,0 +1,879 @@
+"""Lowering: equations become few nodes, each one pass over memory. Imports program and expr.
+
+Elementwise equations over one space, and the sums that follow, are gathered into a `Chain`; matrix
+products are `Gemm`; what has no native form is a `Call` of the op's own `forward`. Reshapes,
+transposes and broadcasts are `View`s and cost nothing.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpugrad.compiler.expr import Builder, Expr, Unsupported, lines, substituted, symbolic
+from gpugrad.compiler.program import Program, uniform
+from gpugrad.compiler.trace import Eqn, Traced
+
+Shape = tuple[int, ...]
+_CHEAP = frozenset(
+    [
+        "add",
+        "sub",
+        "mul",
+        "neg",
+        "abs",
+        "square",
+        "max",
+        "min",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "eq",
+        "ne",
+        "and",
+        "or",
+        "not",
+    ]
+)
+_COPY = SimpleNamespace(name="copy", forward=lambda xp, x: xp.ascontiguousarray(x))
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+class Buffer:
+    """Memory for ``size`` values. ``kind``: arg, captured, scalar, constant or temp."""
+
+    __slots__ = ("dtype", "index", "kind", "size")
+
+    def __init__(self, kind: str, dtype: Any, size: int, index: int = 0) -> None:
+        self.kind = kind
+        self.dtype = np.dtype(dtype)
+        self.size = size
+        self.index = index
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * int(self.dtype.itemsize)
+
+
+class View(NamedTuple):
+    """Where the values of an array lie in a buffer; offset and strides count elements."""
+
+    buffer: Buffer
+    shape: Shape
+    strides: Shape
+    offset: int = 0
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def contiguous(self) -> bool:
+        return self.strides == contiguous(self.shape) or self.size <= 1
+
+
+def contiguous(shape: Shape) -> Shape:
+    strides, step = [], 1
+    for d in reversed(shape):
+        strides.append(step)
+        step *= d
+    return tuple(strides[::-1])
+
+
+def whole(buffer: Buffer, shape: Shape) -> View:
+    return View(buffer, shape, contiguous(shape))
+
+
+class Node:
+    """One step of the plan: what it reads and what it writes."""
+
+    place = 0  # number of the equation it came from; ties in the order are decided by it
+    label = ""
+
+    @property
+    def reads(self) -> list[View]:
+        raise NotImplementedError
+
+    @property
+    def writes(self) -> list[View]:
+        raise NotImplementedError
+
+
+class Gemm(Node):
+    """``c = alpha · a @ b + beta · c``, each a matrix view with one unit stride."""
+
+    label = "gemm"
+
+    def __init__(self, a: View, b: View, c: View) -> None:
+        self.a, self.b, self.c = a, b, c
+        self.alpha, self.beta = 1.0, 0.0
+        self.scale: View | None = None  # a scalar that alpha is multiplied by
+
+    @property
+    def reads(self) -> list[View]:
+        more = [self.scale] if self.scale is not None else []
+        return [self.a, self.b, *more, *([self.c] if self.beta else [])]
+
+    @property
+    def writes(self) -> list[View]:
+        return [self.c]
+
+
+class Reduction(NamedTuple):
+    kind: str  # sum, max, min
+    axis: str  # rows (over rows), cols, all
+    expr: Expr
+    out: View
+    scale: float
+
+
+class Chain(Node):
+    """Elementwise expressions over one space, their stores, and reductions of them."""
+
+    def __init__(self, shape: Shape, dtype: Any) -> None:
+        self.shape, self.dtype = shape, dtype
+        self.builder = Builder()
+        self.values: dict[Buffer, Expr] = {}  # what each buffer written here holds
+        self.stores: dict[Buffer, View] = {}
+        self.reductions: list[Reduction] = []
+
+    @property
+    def label(self) -> str:  # type: ignore[override]
+        ops = [e.op for e in lines(self.roots) if e.op not in ("in", "const")]
+        return "+".join([*ops, *[f"{r.kind}({r.axis})" for r in self.reductions]])
+
+    @property
+    def roots(self) -> list[Expr]:
+        return [*[self.values[b] for b in self.stores], *[r.expr for r in self.reductions]]
+
+    @property
+    def reads(self) -> list[View]:
+        return operands(self.roots)
+
+    @property
+    def writes(self) -> list[View]:
+        return [*self.stores.values(), *[r.out for r in self.reductions]]
+
+    def take(self, other: "Chain") -> None:
+        """Everything ``other`` computes, computed here."""
+        given = {}
+        for view in operands([*other.values.values(), *[r.expr for r in other.reductions]]):
+            if view.buffer in self.values and view == self.stores.get(view.buffer):
+                leaf = other.builder.operand(view, view.size == 1)
+                given[id(leaf)] = self.values[view.buffer]
+        exprs = [*other.values.values(), *[r.expr for r in other.reductions]]
+        new = substituted(exprs, self.builder, given)
+        for buffer, expr in zip(other.values, new, strict=False):
+            self.values[buffer] = expr
+        self.stores |= other.stores
+        for r, expr in zip(other.reductions, new[len(other.values) :], strict=True):
+            self.reductions.append(r._replace(expr=expr))
+
+
+def operands(roots: Iterable[Expr]) -> list[View]:
+    """The views that expressions read, each once, in the order of first use."""
+    found: dict[int, View] = {}
+    seen: set[int] = set()
+    stack = list(roots)[::-1]
+    while stack:
+        expr = stack.pop()
+        if id(expr) in seen:
+            continue
+        seen.add(id(expr))
+        if expr.op == "in":
+            found[id(expr.value)] = expr.value
+        stack.extend(reversed(expr.args))
+    return list(found.values())
+
+
+class CrossEntropy(Node):
+    """Losses of rows of logits ``z`` for labels ``t``; ``scale · (softmax(z) − one_hot(t))``."""
+
+    label = "cross_entropy"
+
+    def __init__(self, z: View, t: View) -> None:
+        self.z, self.t = z, t
+        self.loss: View | None = None
+        self.residual: View | None = None
+        self.probability: View | None = None
+        self.scale = 1.0
+
+    @property
+    def reads(self) -> list[View]:
+        return [self.z, self.t]
+
+    @property
+    def writes(self) -> list[View]:
+        return [v for v in (self.loss, self.residual, self.probability) if v is not None]
+
+
+class Softmax(Node):
+    """Softmax, or its logarithm, of each row."""
+
+    label = "softmax"
+
+    def __init__(self, x: View, y: View, log: bool) -> None:
+        self.x, self.y, self.log = x, y, log
+
+    @property
+    def reads(self) -> list[View]:
+        return [self.x]
+
+    @property
+    def writes(self) -> list[View]:
+        return [self.y]
+
+
+class Copy(Node):
+    """``target = source``, of one shape."""
+
+    label = "copy"
+
+    def __init__(self, source: View, target: View) -> None:
+        self.source, self.target = source, target
+
+    @property
+    def reads(self) -> list[View]:
+        return [self.source]
+
+    @property
+    def writes(self) -> list[View]:
+        return [self.target]
+
+
+class Call(Node):
+    """The op's own `forward` on arrays: right for every op, and one Python call."""
+
+    def __init__(self, eqn: Eqn, inputs: Sequence[Any], outputs: Sequence[View], why: str) -> None:
+        self.eqn, self.inputs, self.outputs, self.why = eqn, list(inputs), list(outputs), why
+
+    @property
+    def label(self) -> str:  # type: ignore[override]
+        return str(self.eqn.op.name)
+
+    @property
+    def reads(self) -> list[View]:
+        return [x for x in self.inputs if isinstance(x, View)]
+
+    @property
+    def writes(self) -> list[View]:
+        return self.outputs
+
+
+class Lowering:
+    """Turns a program's equations into nodes. ``view[var]`` says where each value lies."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.view: dict[Traced, View] = {}
+        self.nodes: list[Node] = []
+        self.maker: dict[Buffer, Node] = {}
+        self.constants: list[Any] = []
+        self.uniform: dict[Traced, float] = {}
+        self.unfused: dict[str, str] = {}  # ops that stayed calls, and why
+        self._materialised: dict[tuple[View, Shape], View] = {}
+        for i, var in enumerate(program.arguments):
+            self._given("arg", var, i)
+        for i, slot in enumerate(program.captured):
+            assert slot.var is not None
+            self._given("captured", slot.var, i)
+        for i, (var, _) in enumerate(program.scalars):
+            self.view[var] = whole(Buffer("scalar", np.float64, 1, i), ())
+        for var, array in program.constants.items():
+            value = uniform(array)
+            if value is not None and array.dtype.kind in "fb":
+                self.uniform[var] = float(value)
+        self._losses = _losses(program)
+        self._place = 0
+        for self._place, eqn in enumerate(program.eqns):
+            self._lower(eqn)
+        self._sink()
+        self._drop_unread()
+        self._hoist()
+
+    def _given(self, kind: str, var: Traced, index: int) -> None:
+        buffer = Buffer(kind, var.dtype, math.prod(var.shape), index)
+        self.view[var] = whole(buffer, var.shape)
+
+    # Values
+
+    def at(self, var: Traced) -> View:
+        """Where ``var`` lies; a constant is given memory when somebody asks."""
+        view = self.view.get(var)
+        if view is None:
+            array = self.program.constants[var]
+            buffer = Buffer("constant", var.dtype, array.size, len(self.constants))
+            self.constants.append(np.ascontiguousarray(array))
+            view = self.view[var] = whole(buffer, var.shape)
+        return view
+
+    def new(self, var: Traced) -> View:
+        view = self.view[var] = whole(Buffer("temp", var.dtype, math.prod(var.shape)), var.shape)
+        return view
+
+    def add(self, node: Node) -> None:
+        node.place = self._place
+        self.nodes.append(node)
+        for view in node.writes:
+            self.maker[view.buffer] = node
+
+    def dense(self, view: View) -> View:
+        """The same values one after the other: ``view`` itself, or a copy."""
+        if view.contiguous:
+            return View(view.buffer, view.shape, contiguous(view.shape), view.offset)
+        key = (view, view.shape)
+        if key not in self._materialised:
+            target = whole(Buffer("temp", view.buffer.dtype, view.size), view.shape)
+            plain = in_rows(view.strides, view.shape) is not None
+            call = Eqn(_COPY, (), {})
+            self.add(Copy(view, target) if plain else Call(call, [view], [target], "strides"))
+            self._materialised[key] = target
+        return self._materialised[key]
+
+    # Equations
+
+    def _lower(self, eqn: Eqn) -> None:
+        if eqn in self._losses:
+            self._losses[eqn].lower(self, eqn)
+            return
+        try:
+            name = eqn.op.name
+            if name in ("reshape", "permute_dims", "broadcast_to"):
+                self._layout(eqn)
+            elif name in ("matmul", "linear"):
+                self._product(eqn)
+            elif name in ("sum", "mean", "max", "min"):
+                self._reduction(eqn)
+            elif name in ("softmax", "log_softmax"):
+                self._softmax(eqn)
+            elif getattr(eqn.op, "pointwise", None) is not None:
+                self._pointwise(eqn)
+            else:
+                raise Unsupported("no native form")
+        except Unsupported as why:
+            self._call(eqn, str(why))
+
+    def _call(self, eqn: Eqn, why: str) -> None:
+        inputs = [self.at(x) if type(x) is Traced else x for x in eqn.inputs]
+        self.add(Call(eqn, inputs, [self.new(y) for y in eqn.outputs], why))
+        self.unfused[eqn.op.name] = why
+
+    def _layout(self, eqn: Eqn) -> None:
+        (x,), (y,) = eqn.inputs, eqn.outputs
+        if x in self.uniform:
+            self.uniform[y] = self.uniform[x]
+        view = self.at(x)
+        if eqn.op.name == "permute_dims":
+            axes = eqn.params["axes"]
+            strides = tuple(view.strides[i] for i in axes)
+            self.view[y] = View(view.buffer, y.shape, strides, view.offset)
+        elif eqn.op.name == "broadcast_to":
+            lead = len(y.shape) - len(view.shape)
+            kept = [
+                0 if have == 1 and want != 1 else stride
+                for have, want, stride in zip(view.shape, y.shape[lead:], view.strides, strict=True)
+            ]
+            self.view[y] = View(view.buffer, y.shape, (0,) * lead + tuple(kept), view.offset)
+        else:
+            kept_strides = _reshaped(view, y.shape)
+            if kept_strides is None:
+                view, kept_strides = self.dense(view), contiguous(y.shape)
+            self.view[y] = View(view.buffer, y.shape, kept_strides, view.offset)
+
+    def _product(self, eqn: Eqn) -> None:
+        (y,) = eqn.outputs
+        x, w = self.at(eqn.inputs[0]), self.at(eqn.inputs[1])
+        if y.dtype not in _FLOATS or any(v.buffer.dtype != y.dtype for v in (x, w)):
+            raise Unsupported("operands of another dtype than the product")
+        if eqn.op.name == "linear":
+            w = View(w.buffer, w.shape[::-1], w.strides[::-1], w.offset)
+        if len(w.shape) != 2 or not x.size or not w.size:
+            raise Unsupported("a stack of matrices")
+        rows = math.prod(x.shape[:-1])
+        if len(x.shape) != 2:
+            x = self.dense(x)
+            x = whole(x.buffer, (rows, x.shape[-1]))._replace(offset=x.offset)
+        x, w = self._matrix(x), self._matrix(w)
+        shape = (rows, w.shape[1])
+        if eqn.op.name == "matmul":
+            out = self.new(y)
+            self.add(Gemm(x, w, whole(out.buffer, shape)))
+            return
+        product = whole(Buffer("temp", y.dtype, math.prod(shape)), y.shape)
+        self.add(Gemm(x, w, whole(product.buffer, shape)))
+        self._chain(y.shape, y.dtype, [product, self.at(eqn.inputs[2])], "add", [y])
+
+    def _matrix(self, view: View) -> View:
+        """A matrix that a BLAS takes: one unit stride, the other at least as long as a row."""
+        (m, n), (down, right) = view.shape, view.strides
+        rows = right == 1 and (down >= n or m == 1)
+        columns = down == 1 and (right >= m or n == 1)
+        return view if rows or columns else self.dense(view)
+
+    def _softmax(self, eqn: Eqn) -> None:
+        (x,), (y,) = eqn.inputs, eqn.outputs
+        if y.dtype not in _FLOATS or eqn.params["axis"] != len(y.shape) - 1:
+            raise Unsupported("an axis that is not the last, or another dtype")
+        n = y.shape[-1]
+        shape = (math.prod(y.shape) // n, n)
+        source = self.dense(self.at(x))
+        out = self.new(y)
+        log = eqn.op.name == "log_softmax"
+        self.add(
+            Softmax(source._replace(shape=shape, strides=(n, 1)), whole(out.buffer, shape), log)
+        )
+
+    # Elementwise
+
+    def _pointwise(self, eqn: Eqn) -> None:
+        dtype = _compute_dtype(eqn)
+        shape = eqn.outputs[0].shape
+        params = eqn.params
+        forward = eqn.op.pointwise
+        if eqn.op.name == "astype":
+            forward = _cast(eqn)
+            params = {}
+        inputs = [
+            self.uniform.get(x, None)
+            if x in self.uniform
+            else self.at(x)
+            if type(x) is Traced
+            else x
+            for x in eqn.inputs
+        ]
+        if any(isinstance(x, complex) for x in inputs):
+            raise Unsupported("complex numbers")
+        self._chain(shape, dtype, inputs, forward, eqn.outputs, params)
+
+    def _chain(
+        self,
+        shape: Shape,
+        dtype: Any,
+        inputs: Sequence[Any],
+        forward: Any,
+        outputs: Sequence[Traced],
+        params: dict[str, Any] | None = None,
+    ) -> None:
+        """Put an elementwise equation into the chain of one of its inputs, or a new one."""
+        inputs = [self._fitting(x, shape) if isinstance(x, View) else x for x in inputs]
+        home = self._home(shape, dtype, inputs)
+        exprs = self._exprs(home, shape, dtype, inputs, forward, params or {})
+        if home not in self.nodes:
+            self.add(home)
+        for y, expr in zip(outputs, exprs, strict=True):
+            view = self.new(y)
+            home.values[view.buffer] = expr
+            home.stores[view.buffer] = view
+            self.maker[view.buffer] = home
+
+    def _fitting(self, view: View, shape: Shape) -> View:
+        """``view``, or a copy of it spread out, so that it has rows in a space of ``shape``."""
+        strides = aligned(view, shape)
+        if in_rows(strides, shape) is not None:
+            return view
+        return self.dense(View(view.buffer, shape, strides, view.offset))
+
+    def _exprs(
+        self,
+        home: Chain,
+        shape: Shape,
+        dtype: Any,
+        inputs: Sequence[Any],
+        forward: Any,
+        params: dict[str, Any],
+    ) -> list[Expr]:
+        given: list[Any] = []
+        for x in inputs:
+            if not isinstance(x, View):
+                given.append((home.builder.const(x), np.dtype(dtype), ()))
+                continue
+            if x.buffer in home.values and x == home.stores.get(x.buffer):
+                expr = home.values[x.buffer]
+            else:
+                expr = home.builder.operand(self._one(x), x.size == 1)
+            kind = x.buffer.dtype if x.buffer.kind != "scalar" else np.dtype(dtype)
+            given.append((expr, kind, x.shape))
+        if isinstance(forward, str):
+            return [home.builder.make(forward, *[expr for expr, _, _ in given])]
+        return symbolic(forward, home.builder, given, params)
+
+    _views: dict[View, View]
+
+    def _one(self, view: View) -> View:
+        """Equal views as one object, so that an operand is loaded once."""
+        if not hasattr(self, "_views"):
+            self._views = {}
+        return self._views.setdefault(view, view)
+
+    def _home(self, shape: Shape, dtype: Any, inputs: Sequence[Any]) -> Chain:
+        """The chain an equation over ``shape`` can join; those of several inputs become one."""
+        views = [x for x in inputs if isinstance(x, View)]
+        makers = [self.maker[x.buffer] for x in views if x.buffer in self.maker]
+        found: Chain | None = None
+        for x in views:
+            node = self.maker.get(x.buffer)
+            if not isinstance(node, Chain) or node is found:
+                continue
+            if node.shape != shape or node.dtype != dtype or not self._offers(node, inputs):
+                continue
+            others = [m for m in makers if m is not node]
+            if self._leads(node, others):
+                continue
+            if found is None:
+                found = node
+            else:
+                first, second = (node, found) if self._leads(node, [found]) else (found, node)
+                if not self._apart(first, second):
+                    continue
+                first.take(second)
+                self.nodes.remove(second)
+                for buffer, maker in self.maker.items():
+                    if maker is second:
+                        self.maker[buffer] = first
+                found = first
+                makers = [first if m is second else m for m in makers]
+        return found if found is not None else Chain(shape, dtype)
+
+    def _offers(self, node: Chain, inputs: Sequence[Any]) -> bool:
+        """Whether all that ``inputs`` take from ``node`` is there element by element."""
+        views = [x for x in inputs if isinstance(x, View) and self.maker.get(x.buffer) is node]
+        return all(node.stores.get(x.buffer) == x for x in views)
+
+    def _leads(self, node: Node, others: Sequence[Node]) -> bool:
+        """Whether one of ``others`` needs what ``node`` writes, however far down."""
+        stack, seen = list(others), set(map(id, others))
+        while stack:
+            current = stack.pop()
+            for view in current.reads:
+                maker = self.maker.get(view.buffer)
+                if maker is node:
+                    return True
+                if maker is not None and id(maker) not in seen:
+                    seen.add(id(maker))
+                    stack.append(maker)
+        return False
+
+    def _apart(self, first: Chain, second: Chain) -> bool:
+        """Whether no path leads from ``first`` to ``second`` through a third node or a sum."""
+        between = []
+        for view in second.reads:
+            maker = self.maker.get(view.buffer)
+            if maker is first:
+                if first.stores.get(view.buffer) != view:
+                    return False
+            elif maker is not None:
+                between.append(maker)
+        return not self._leads(first, between) and first not in between
+
+    def _reduction(self, eqn: Eqn) -> None:
+        (x,), (y,) = eqn.inputs, eqn.outputs
+        if type(x) is not Traced or y.dtype not in _FLOATS or x.dtype != y.dtype:
+            raise Unsupported("a sum that changes the dtype")
+        axes, n = eqn.params["axis"], len(x.shape)
+        if not x.shape or 0 in x.shape or not axes:
+            raise Unsupported("nothing to reduce")
+        if len(axes) == n:
+            axis = "all"
+        elif axes == tuple(range(len(axes))):
+            axis = "rows"
+        elif axes == tuple(range(n - len(axes), n)):
+            axis = "cols"
+        else:
+            raise Unsupported("axes that are neither the first nor the last")
+        lead = len(axes) if axis == "rows" else n - len(axes) if axis == "cols" else 1
+        view = self.at(x)
+        maker = self.maker.get(view.buffer)
+        split = max(1, min(lead, n - 1)) if n > 1 else 0
+        if isinstance(maker, Chain) and maker.stores.get(view.buffer) == view and n <= 2:
+            home, expr = maker, maker.values[view.buffer]
+        else:
+            flat = self.dense(view) if n > 2 else view
+            shape = x.shape
+            if n > 2:
+                rows = math.prod(x.shape[:split])
+                shape = (rows, math.prod(x.shape[split:]))
+                flat = whole(flat.buffer, shape)._replace(offset=flat.offset)
+            aligned(flat, shape)
+            home = Chain(shape, x.dtype)
+            expr = home.builder.operand(self._one(flat), flat.size == 1)
+            self.add(home)
+        if n == 1:
+            axis = "all"
+        count = math.prod(x.shape[i] for i in axes)
+        scale = 1.0 / count if eqn.op.name == "mean" else 1.0
+        kind = "sum" if eqn.op.name == "mean" else eqn.op.name
+        out = self.new(y)
+        home.reductions.append(Reduction(kind, axis, expr, out, scale))
+        self.maker[out.buffer] = home
+
+    def _drop_unread(self) -> None:
+        """Stores that nobody outside their chain reads; values that nobody sees at all."""
+        seen = {self.at(y).buffer for y in self.program.results}
+        changed = True
+        while changed:
+            read = seen.union(v.buffer for node in self.nodes for v in node.reads)
+            changed = False
+            for node in list(self.nodes):
+                if not isinstance(node, Chain):
+                    continue
+                for buffer in [b for b in node.stores if b not in read]:
+                    del node.stores[buffer]
+                    changed = True
+                before = len(node.reductions)
+                node.reductions = [r for r in node.reductions if r.out.buffer in read]
+                changed |= before != len(node.reductions)
+                if not node.stores and not node.reductions:
+                    self.nodes.remove(node)
+
+    def _sink(self) -> None:
+        """A cheap value that one later chain alone reads is computed there, not kept for it.
+
+        ``y·(1 − y)`` is known as soon as y is, and would be written and read again otherwise.
+        """
+        seen = {self.at(y).buffer for y in self.program.results}
+        for chain in [node for node in self.nodes if isinstance(node, Chain)]:
+            for buffer in list(chain.stores)[::-1]:
+                readers = [n for n in self.nodes if any(v.buffer is buffer for v in n.reads)]
+                if buffer in seen or len(readers) != 1:
+                    continue
+                (reader,) = readers
+                view = chain.stores[buffer]
+                if not isinstance(reader, Chain) or reader is chain:
+                    continue
+                if reader.shape != chain.shape or reader.dtype != chain.dtype:
+                    continue
+                if any(v.buffer is buffer and v != view for v in reader.reads):
+                    continue
+                self._move(chain, reader, buffer)
+
+    def _move(self, chain: Chain, reader: Chain, buffer: Buffer) -> None:
+        kept = {
+            id(chain.values[b]): view
+            for b, view in chain.stores.items()
+            if b is not buffer and any(v.buffer is b for n in self.nodes for v in n.reads)
+        }
+        there = {v.buffer for v in reader.reads}
+        given: dict[int, Expr] = {}
+        cost = 0
+        stack = [chain.values[buffer]]
+        while stack:
+            expr = stack.pop()
+            view = kept.get(id(expr)) or (expr.value if expr.op == "in" else None)
+            if view is not None:
+                if id(expr) not in kept and view.buffer not in there and not expr.scalar:
+                    return  # one more operand to read instead of the value itself
+                given[id(expr)] = reader.builder.operand(self._one(view), view.size == 1)
+            elif expr.op != "const":
+                cost += 1 if expr.op in _CHEAP else 100
+                stack.extend(expr.args)
+        if cost > 4:
+            return
+        (new,) = substituted([chain.values[buffer]], reader.builder, given)
+        view = chain.stores.pop(buffer)
+        del chain.values[buffer]
+        leaf = reader.builder.operand(self._one(view), view.size == 1)
+        buffers = list(reader.values)
+        roots = [*reader.values.values(), *[r.expr for r in reader.reductions]]
+        moved = substituted(roots, reader.builder, {id(leaf): new})
+        reader.values = dict(zip(buffers, moved, strict=False))
+        reader.reductions = [
+            r._replace(expr=e)
+            for r, e in zip(reader.reductions, moved[len(buffers) :], strict=True)
+        ]
+
+    def _hoist(self) -> None:
+        """What is the same for all elements is computed once, in float64, as eager code does."""
+        for chain in [node for node in self.nodes if isinstance(node, Chain)]:
+            if math.prod(chain.shape) <= 1:
+                continue
+            once: dict[int, Expr] = {}
+            for expr in lines(chain.roots):
+                if expr.scalar or expr.op in ("in", "const"):
+                    continue
+                for a in expr.args:
+                    if a.scalar and a.op not in ("in", "const") and _is_live(a):
+                        once[id(a)] = a
+            if not once:
+                continue
+            first = Chain((), np.dtype(np.float64))
+            first.place = chain.place
+            made = substituted(list(once.values()), first.builder, {})
+            given = {}
+            for key, expr in zip(once, made, strict=True):
+                view = whole(Buffer("temp", np.float64, 1), ())
+                first.values[view.buffer] = expr
+                first.stores[view.buffer] = view
+                self.maker[view.buffer] = first
+                given[key] = chain.builder.operand(self._one(view), True)
+            self.nodes.insert(self.nodes.index(chain), first)
+            buffers = list(chain.values)
+            roots = [*chain.values.values(), *[r.expr for r in chain.reductions]]
+            new = substituted(roots, chain.builder, given)
+            chain.values = dict(zip(buffers, new, strict=False))
+            chain.reductions = [
+                r._replace(expr=e)
+                for r, e in zip(chain.reductions, new[len(buffers) :], strict=True)
+            ]
+
+
+def _is_live(expr: Expr) -> bool:
+    return any(e.op == "in" and e.value.buffer.kind == "scalar" for e in lines([expr]))
+
+
+def aligned(view: View, shape: Shape) -> Shape:
+    """The strides of ``view`` in a space of ``shape``; 0 where it repeats."""
+    lead = len(shape) - len(view.shape)
+    if lead < 0:
+        raise Unsupported("an operand with more axes than the result")
+    strides = [
+        0 if have == 1 else stride for have, stride in zip(view.shape, view.strides, strict=True)
+    ]
+    for have, want in zip(view.shape, shape[lead:], strict=True):
+        if have not in (1, want):
+            raise Unsupported("shapes that do not broadcast")
+    return (0,) * lead + tuple(strides)
+
+
+def in_rows(strides: Shape, shape: Shape) -> tuple[int, int] | None:
+    """Steps between rows and columns, the last axis being the columns; None if rows are uneven."""
+    if not strides:
+        return 0, 0
+    lead = [(d, s) for d, s in zip(shape[:-1], strides[:-1], strict=True) if d != 1]
+    for (_, s), (e, t) in pairwise(lead):
+        if s != t * e:
+            return None
+    return (lead[-1][1] if lead else 0), strides[-1]
+
+
+def _reshaped(view: View, shape: Shape) -> Shape | None:
+    """Strides of ``view`` in another shape, where no copy is needed."""
+    if view.contiguous:
+        return contiguous(shape)
+    kept = [(d, s) for d, s in zip(view.shape, view.strides, strict=True) if d != 1]
+    wanted = [d for d in shape if d != 1]
+    if [d for d, _ in kept] != wanted:
+        if all(s == 0 for _, s in kept):
+            return (0,) * len(shape)
+        return None
+    strides = iter([s for _, s in kept])
+    return tuple(0 if d == 1 else next(strides) for d in shape)
+
+
+def _compute_dtype(eqn: Eqn) -> Any:
+    """The dtype a chain computes this equation in."""
+    outs = {y.dtype for y in eqn.outputs if y.dtype != np.bool_}
+    given = {x.dtype for x in eqn.inputs if type(x) is Traced and x.dtype is not float}
+    if eqn.op.name == "astype":
+        source, target = eqn.inputs[0].dtype, eqn.outputs[0].dtype
+        if target in _FLOATS:
+            if source.kind not in "fbiu" or source == np.float16:
+                raise Unsupported(f"a cast from {source}")
+            return target
+        if target == np.bool_ and source in _FLOATS:
+            return source
+        raise Unsupported(f"a cast from {source} to {target}")
+    floats = {d for d in given if d in _FLOATS}
+    if not given <= {*_FLOATS, np.dtype(bool)} or not outs <= set(_FLOATS):
+        other = sorted(str(d) for d in (given | outs) - {*_FLOATS, np.dtype(bool)})
+        raise Unsupported(f"dtype {', '.join(other)}")
+    if outs:
+        return max(outs, key=lambda d: d.itemsize)
+    return max(floats, key=lambda d: d.itemsize) if floats else np.dtype(np.float32)
+
+
+def _cast(eqn: Eqn) -> Any:
+    if eqn.outputs[0].dtype == np.bool_:
+        return lambda xp, x: xp.not_equal(x, 0)
+    return lambda xp, x: x
+
+
+# Softmax cross-entropy with its gradient: four equations that are one pass over the logits.
+
+
+class _Loss:
+    """The equations around one `cross_entropy`, found by what they read."""
+
+    def __init__(self, loss: Eqn) -> None:
+        self.loss: Eqn | None = loss
+        self.softmax: Eqn | None = None
+        self.one_hot: Eqn | None = None
+        self.residual: Eqn | None = None
+        self.scaled: Eqn | None = None
+        self.scale = 1.0
+        self.share = False  # the softmax is read by others too
+
+    @property
+    def eqns(self) -> list[Eqn]:
+        if self.residual is None:
+            return [self.loss] if self.loss is not None else []
+        found = (self.loss, self.one_hot, self.softmax, self.residual, self.scaled)
+        return [eqn for eqn in found if eqn is not None]
+
+    def lower(self, into: Lowering, eqn: Eqn) -> None:
+        if eqn is not self.loss:
+            return  # done with the first
+        z, t = eqn.inputs
+        logits = into._matrix(into.at(z))
+        if logits.strides[1] != 1:
+            logits = into.dense(logits)
+        node = CrossEntropy(logits, into.at(t))
+        node.loss = into.new(eqn.outputs[0])
+        last = self.scaled or self.residual
+        if last is not None and self.residual is not None:
+            node.residual = into.new(last.outputs[0])
+            node.scale = self.scale
+            if self.share and self.softmax is not None:
+                node.probability = into.new(self.softmax.outputs[0])
+        into.add(node)
+
+
+def _losses(program: Program) -> dict[Eqn, _Loss]:
+    readers: dict[Traced, list[Eqn]] = {}
+    for eqn in program.eqns:
+        for x in eqn.inputs:
+            if type(x) is Traced:
+                readers.setdefault(x, []).append(eqn)
+    seen = set(program.results)
+    found: dict[Eqn, _Loss] = {}
+    for eqn in program.eqns:
+        if eqn.op.name != "cross_entropy" or eqn.inputs[0].dtype not in _FLOATS:
+            continue
+        z, t = eqn.inputs
+        if type(t) is not Traced or t.dtype.kind not in "iu":
+            continue
+        loss = _Loss(eqn)
+        for softmax in readers[z]:
+            if softmax.op.name != "softmax" or softmax.params["axis"] != 1:
+                continue
+            for one_hot in readers[t]:
+                if one_hot.op.name != "one_hot" or one_hot.params["classes"] != z.shape[1]:
+                    continue
+                p, o = softmax.outputs[0], one_hot.outputs[0]
+                both = [e for e in readers[p] if e.op.name == "subtract" and e.inputs == (p, o)]
+                if len(both) == 1 and readers[o] == both and o not in seen:
+                    loss.softmax, loss.one_hot, loss.residual = softmax, one_hot, both[0]
+                    loss.share = p in seen or readers[p] != both
+        if loss.residual is not None:
+            _scaled(program, loss, readers, seen)
+        found.update(dict.fromkeys(loss.eqns, loss))
+    return found
+
+
+def _scaled(
+    program: Program, loss: _Loss, readers: dict[Traced, list[Eqn]], seen: set[Any]
+) -> None:
+    """A product with one constant rides on the pass."""
+    assert loss.residual is not None
+    (r,) = loss.residual.outputs
+    uses = readers.get(r, [])
+    if r in seen or len(uses) != 1 or uses[0].op.name != "multiply":
+        return
+    for x in uses[0].inputs:
+        if type(x) is Traced and x in program.constants:
+            value = uniform(program.constants[x])
+            if value is not None and uses[0].outputs[0].shape == r.shape:
+                loss.scaled, loss.scale = uses[0], float(value)

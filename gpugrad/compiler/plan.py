@@ -1,0 +1,733 @@
+"""Planning: order, in-place writes, memory, and how the work is cut over threads. Imports lower.
+
+A plan is a list of segments; those that are not single Python calls are instructions for the
+native core (kernels/cpu) or its NumPy twin (backend/twin.py).
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from gpugrad.compiler.expr import lines
+from gpugrad.compiler.lower import (
+    Buffer,
+    Call,
+    Chain,
+    Copy,
+    CrossEntropy,
+    Gemm,
+    Lowering,
+    Node,
+    Reduction,
+    Softmax,
+    View,
+    aligned,
+    in_rows,
+    whole,
+)
+from gpugrad.compiler.program import Program
+from gpugrad.compiler.trace import Slot, Traced
+
+_ALIGN = 64
+CHUNKED, PRIVATE = 1, 2
+
+# Where a batch is cut over the threads, a chunk of it and the weights should stay in one L2.
+_L2_BYTES = 1 << 20
+# Below this many multiplications a second thread costs more than it brings.
+_SERIAL_FLOP = 3_000_000
+
+
+class Segment(NamedTuple):
+    """Instructions that run together, or one call of an op's forward."""
+
+    mode: str  # serial, rows, split, call
+    instructions: list[Any]
+    nodes: list[Node]
+    batch: int = 0
+    chunk: int = 0
+    zeroed: tuple[tuple[int, int, int], ...] = ()  # (offset, bytes, base) of accumulators
+
+
+class Grad(NamedTuple):
+    """How to compute a gradient after a run: a sum of views, or a product of two."""
+
+    slot: Slot
+    views: tuple[View, ...]
+    gemm: Gemm | None
+    shape: tuple[int, ...]
+
+
+class Plan:
+    """What to run for a program. ``bases`` lists the memory it addresses, the arena first."""
+
+    def __init__(self, program: Program, threads: int, native: bool) -> None:
+        self.program = program
+        self.threads = threads
+        self.lowering = low = Lowering(program)
+        self.nodes = low.nodes
+        self.alias: dict[Buffer, Buffer] = {}  # a value that is written straight to its place
+        self.results: list[tuple[Buffer, Traced]] = []
+        self.rebound: list[tuple[Slot, Buffer]] = []  # new values that need memory of their own
+        self.written: set[int] = set()  # captured inputs that are overwritten
+        self.bases: list[Buffer | None] = [None]
+        self._index: dict[Buffer, int] = {}
+        self._after: dict[int, list[Node]] = {}  # by id: nodes that must run before
+        self.offset: dict[Buffer, int] = {}
+        self.private_bytes = 0
+        self._place_results()
+        self.nodes = self._ordered(self.nodes)
+        self.rows = _Rows(self) if native and threads > 1 else None
+        if self.rows is not None and not self.rows.worth_it():
+            self.rows = None
+        self.folded: dict[Buffer, Gemm] = {}
+        if self.rows is None:
+            self._fold_updates()
+        self.grads = self._gradients()
+        self.segments: list[Segment] = []
+        if self.rows is not None:
+            self._by_rows(self.rows)
+        else:
+            self._by_layers()
+
+    # Where results go
+
+    def _place_results(self) -> None:
+        program, low = self.program, self.lowering
+        numbers = {id(slot): i for i, slot in enumerate(program.captured)}
+        readers: dict[Buffer, list[Node]] = {}
+        for node in low.nodes:
+            for view in node.reads:
+                readers.setdefault(view.buffer, []).append(node)
+        targets = []
+        for slot, var in program.writes:
+            i = numbers.get(id(slot))
+            same = slot.var is not None and slot.var.aval == var.aval
+            if i is None or not same or slot.var is None:
+                target = Buffer("result", var.dtype, math.prod(var.shape), len(self.results))
+                self.results.append((target, var))
+                self.rebound.append((slot, target))
+                targets.append((var, target))
+            elif slot.var is not var:
+                self.written.add(i)
+                targets.append((var, low.at(slot.var).buffer))
+        # A value that is itself about to be overwritten is put aside first.
+        for k, (var, target) in enumerate(targets):
+            source = low.at(var)
+            if source.buffer.kind == "captured":
+                aside = whole(Buffer("temp", var.dtype, source.size), var.shape)
+                low.add(Copy(source, aside))
+                low.view[var] = aside
+            targets[k] = (var, target)
+        for var, target in targets:
+            self._send(low.at(var), target, readers)
+        for var in program.outputs:
+            target = Buffer("result", var.dtype, math.prod(var.shape), len(self.results))
+            self.results.append((target, var))
+            self._send(low.at(var), target, readers)
+
+    def _send(self, source: View, target: Buffer, readers: dict[Buffer, list[Node]]) -> None:
+        """Have ``source`` computed right into ``target`` if that is safe, else copied there."""
+        low = self.lowering
+        if in_rows(source.strides, source.shape) is None:
+            source = low.dense(source)
+        maker = low.maker.get(source.buffer)
+        place = whole(target, source.shape)
+        old = readers.get(target, [])
+        if (
+            source.buffer.kind == "temp"
+            and source.buffer not in self.alias
+            and source.contiguous
+            and source.size == source.buffer.size
+            and maker is not None
+            and not isinstance(maker, Call)
+            and not (isinstance(maker, Gemm) and maker in old)
+            and _in_step(maker, target, source)
+            and not low._leads(maker, [n for n in old if n is not maker])
+        ):
+            self.alias[source.buffer] = target
+            self._after.setdefault(id(maker), []).extend(n for n in old if n is not maker)
+            return
+        copy = Copy(source, place)
+        copy.place = len(self.program.eqns)
+        low.nodes.append(copy)
+        self._after.setdefault(id(copy), []).extend(old)
+
+    # Order
+
+    def _ordered(self, nodes: Sequence[Node]) -> list[Node]:
+        """Dependencies first; among what is ready, calls first, then as it was written."""
+        maker = self.lowering.maker
+        waiting: dict[int, set[int]] = {}
+        next_of: dict[int, list[Node]] = {}
+        for node in nodes:
+            before = [maker.get(v.buffer) for v in node.reads] + self._after.get(id(node), [])
+            ids = {id(b) for b in before if b is not None and b is not node}
+            waiting[id(node)] = ids
+            for i in ids:
+                next_of.setdefault(i, []).append(node)
+        rank = {id(node): i for i, node in enumerate(nodes)}
+
+        def key(node: Node) -> tuple[bool, int, int]:
+            return (not isinstance(node, Call), node.place, rank[id(node)])
+
+        ready = sorted((n for n in nodes if not waiting[id(n)]), key=key)
+        order: list[Node] = []
+        while ready:
+            node = ready.pop(0)
+            order.append(node)
+            fresh = []
+            for other in next_of.get(id(node), []):
+                waiting[id(other)].discard(id(node))
+                if not waiting[id(other)]:
+                    fresh.append(other)
+            if fresh:
+                ready = sorted([*ready, *fresh], key=key)
+        assert len(order) == len(nodes), "a circle in the plan"
+        return order
+
+    # Updates that ride on the product that makes their gradient
+
+    def _fold_updates(self) -> None:
+        """``p − lr·(a @ b)`` written to p becomes one product with beta = 1."""
+        low = self.lowering
+        readers: dict[Buffer, list[Node]] = {}
+        for node in self.nodes:
+            for view in node.reads:
+                readers.setdefault(view.buffer, []).append(node)
+        for node in list(self.nodes):
+            match = _sgd_update(node) if isinstance(node, Chain) else None
+            if match is None:
+                continue
+            p, rate, factor, g = match
+            (target,) = [self.alias.get(view.buffer) for view in node.writes]
+            gemm = low.maker.get(g.buffer)
+            if target is not p.buffer or not isinstance(gemm, Gemm) or gemm.beta:
+                continue
+            if readers[g.buffer] != [node] or g.buffer in self.alias or not g.contiguous:
+                continue
+            if gemm.c.size != g.size or g.offset:
+                continue
+            if low._leads(gemm, [n for n in readers[p.buffer] if n is not node]):
+                continue
+            self.folded[g.buffer] = Gemm(gemm.a, gemm.b, gemm.c)
+            gemm.alpha, gemm.scale, gemm.beta = -factor, rate, 1.0
+            gemm.c = View(p.buffer, gemm.c.shape, gemm.c.strides, 0)
+            self.nodes.remove(node)
+            for view in node.writes:
+                low.maker[view.buffer] = gemm
+            self._after.setdefault(id(gemm), []).extend(
+                [n for n in readers[p.buffer] if n is not node]
+            )
+        if self.folded:
+            self.nodes = self._ordered(self.nodes)
+
+    def _gradients(self) -> list[Grad]:
+        grads = []
+        for slot, var in self.program.grads:
+            view = self.lowering.at(var)
+            gemm = self.folded.get(view.buffer)
+            grads.append(Grad(slot, (view,), gemm, var.shape))
+        return grads
+
+    # Memory
+
+    def home(self, view: View) -> View:
+        """``view`` where its values really lie."""
+        target = self.alias.get(view.buffer)
+        return view if target is None else view._replace(buffer=target)
+
+    def _pinned(self) -> set[Buffer]:
+        """Buffers that must keep their values until the next run."""
+        pinned: set[Buffer] = set()
+        for grad in self.grads:
+            views = [grad.gemm.a, grad.gemm.b] if grad.gemm is not None else grad.views
+            pinned.update(self.home(view).buffer for view in views)
+        return pinned
+
+    def _arena(self, order: Sequence[Node], own: Iterable[Buffer] = ()) -> None:
+        """Offsets for all temporaries: first fit over their lifetimes."""
+        first: dict[Buffer, int] = {}
+        last: dict[Buffer, int] = {}
+        for step, node in enumerate(order):
+            for view in (*node.writes, *node.reads):
+                buffer = self.home(view).buffer
+                if buffer.kind == "temp":
+                    first.setdefault(buffer, step)
+                    last[buffer] = step
+        for buffer in self._pinned():
+            if buffer in last:
+                last[buffer] = len(order)
+        free: list[tuple[int, int]] = []  # (start, end), in order
+        end = -(-self.private_bytes * self.threads // _ALIGN) * _ALIGN
+        skip = set(own)
+        dying: dict[int, list[Buffer]] = {}
+        for buffer, step in last.items():
+            if buffer not in skip:
+                dying.setdefault(step, []).append(buffer)
+        born: dict[int, list[Buffer]] = {}
+        for buffer, step in first.items():
+            if buffer not in skip:
+                born.setdefault(step, []).append(buffer)
+        for step, node in enumerate(order):
+            gone = dying.get(step, [])
+            heirs = self._inherit(node, gone, born.get(step, []))
+            for buffer in born.get(step, []):
+                if buffer in heirs:
+                    self.offset[buffer] = self.offset[heirs[buffer]]
+                    continue
+                need = max(_ALIGN, -(-buffer.nbytes // _ALIGN) * _ALIGN)
+                at = _take(free, need)
+                if at is None:
+                    at, end = end, end + need
+                self.offset[buffer] = at
+            for buffer in gone:
+                if buffer not in heirs.values():
+                    size = max(_ALIGN, -(-buffer.nbytes // _ALIGN) * _ALIGN)
+                    _give(free, self.offset[buffer], size)
+        self.arena_bytes = end
+
+    def _inherit(
+        self, node: Node, gone: Sequence[Buffer], born: Sequence[Buffer]
+    ) -> dict[Buffer, Buffer]:
+        """Values a chain may write over an operand that nobody needs afterwards."""
+        heirs: dict[Buffer, Buffer] = {}
+        if not isinstance(node, Chain):
+            return heirs
+        for buffer in born:
+            store = node.stores.get(buffer)
+            for old in gone:
+                if store is None or old in heirs.values() or old.nbytes != buffer.nbytes:
+                    continue
+                views = [v for v in node.reads if v.buffer is old]
+                same = all(v.contiguous and v.shape == store.shape and not v.offset for v in views)
+                if views and same and old.dtype == buffer.dtype:
+                    heirs[buffer] = old
+                    break
+        return heirs
+
+    def base(self, buffer: Buffer) -> int:
+        if buffer.kind == "temp":
+            return 0
+        if buffer not in self._index:
+            self._index[buffer] = len(self.bases)
+            self.bases.append(buffer)
+        return self._index[buffer]
+
+    # Layer by layer
+
+    def _by_layers(self) -> None:
+        self._arena(self.nodes)
+        for run in _runs(self.nodes):
+            if isinstance(run[0], Call):
+                self.segments.append(Segment("call", [], run))
+                continue
+            work = sum(map(_flop, run))
+            mode = "split" if self.threads > 1 and work > _SERIAL_FLOP else "serial"
+            emit = Emitter(self)
+            self.segments.append(Segment(mode, [emit(node) for node in run], run))
+
+    # The batch cut over threads
+
+    def _by_rows(self, rows: "_Rows") -> None:
+        private = rows.private()
+        for buffer in private:
+            self.offset[buffer] = self.private_bytes
+            self.private_bytes += -(-rows.bytes_of(buffer) // _ALIGN) * _ALIGN
+        self._arena([*rows.before, *rows.during, *rows.later], private)
+        for part, mode in ((rows.before, "serial"), (rows.during, "rows"), (rows.later, "split")):
+            for run in _runs(part):
+                if isinstance(run[0], Call):
+                    self.segments.append(Segment("call", [], run))
+                elif mode == "rows":
+                    emit = Emitter(self, rows, inside=True)
+                    zeroed = tuple(
+                        (self.offset[b], rows.bytes_of(b), 0) for b in private if b in rows.reduced
+                    )
+                    instructions = [emit(node) for node in run]
+                    self.segments.append(
+                        Segment("rows", instructions, run, rows.batch, rows.chunk, zeroed)
+                    )
+                else:
+                    emit = Emitter(self, rows)
+                    small = sum(map(_flop, run)) < _SERIAL_FLOP // 20
+                    kind = "serial" if small else mode
+                    self.segments.append(Segment(kind, [emit(node) for node in run], run))
+
+
+def _in_step(node: Node, target: Buffer, source: View) -> bool:
+    """Whether ``node`` may write ``target`` while it reads it: only at the place it is at."""
+    for view in node.reads:
+        if view.buffer is target:
+            if not isinstance(node, Chain):
+                return False
+            if view.shape != source.shape or not view.contiguous or view.offset:
+                return False
+    if isinstance(node, Chain) and source.buffer not in node.stores:
+        return not any(view.buffer is target for view in node.reads)
+    return True
+
+
+def _sgd_update(node: Chain) -> tuple[View, View | None, float, View] | None:
+    """p, rate, factor and g of ``p − rate·factor·g``."""
+    if len(node.stores) != 1 or node.reductions:
+        return None
+    ((buffer, _),) = node.stores.items()
+    expr = node.values[buffer]
+    if expr.op != "sub" or expr.args[0].op != "in" or expr.args[1].op != "mul":
+        return None
+    p = expr.args[0].value
+    for scale, g in (expr.args[1].args, expr.args[1].args[::-1]):
+        if g.op != "in" or g.scalar or p.size == 1:
+            continue
+        if scale.op == "const":
+            return p, None, scale.value, g.value
+        if scale.op == "in" and scale.value.buffer.kind == "scalar":
+            return p, scale.value, 1.0, g.value
+    return None
+
+
+def _take(free: list[tuple[int, int]], need: int) -> int | None:
+    for i, (start, stop) in enumerate(free):
+        if stop - start >= need:
+            if stop - start == need:
+                del free[i]
+            else:
+                free[i] = (start + need, stop)
+            return start
+    return None
+
+
+def _give(free: list[tuple[int, int]], start: int, size: int) -> None:
+    free.append((start, start + size))
+    free.sort()
+    merged: list[tuple[int, int]] = []
+    for a, b in free:
+        if merged and merged[-1][1] == a:
+            merged[-1] = (merged[-1][0], b)
+        else:
+            merged.append((a, b))
+    free[:] = merged
+
+
+def _runs(nodes: Sequence[Node]) -> list[list[Node]]:
+    """Stretches without a call, and each call on its own."""
+    runs: list[list[Node]] = []
+    for node in nodes:
+        if isinstance(node, Call) or not runs or isinstance(runs[-1][0], Call):
+            runs.append([node])
+        else:
+            runs[-1].append(node)
+    return runs
+
+
+def _flop(node: Node) -> int:
+    if isinstance(node, Gemm):
+        return 2 * node.a.shape[0] * node.a.shape[1] * node.b.shape[1]
+    if isinstance(node, Chain):
+        return 4 * math.prod(node.shape) * max(1, len(node.roots))
+    return 20 * sum(view.size for view in node.writes)
+
+
+class _Rows:
+    """Whether, and how, a program can be run on a part of the batch at a time.
+
+    A buffer is ``batched`` when row i of it depends on row i of the arguments alone, ``reduced``
+    when it is a sum over rows.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.batched: set[Buffer] = set()
+        self.reduced: set[Buffer] = set()
+        self.before: list[Node] = []
+        self.during: list[Node] = []
+        self.later: list[Node] = []
+        sizes = [a.shape[0] for a in plan.program.arguments if a.shape and a.shape[0] > 1]
+        self.batch = max(set(sizes), key=sizes.count) if sizes else 0
+        self.possible = self.batch > 1 and self._classify()
+        self.chunk = 0
+
+    def _classify(self) -> bool:
+        plan = self.plan
+        for var in plan.program.arguments:
+            if var.shape[:1] == (self.batch,):
+                self.batched.add(plan.lowering.view[var].buffer)
+        late: set[int] = set()  # nodes that come after the rows, by id
+        maker = plan.lowering.maker
+        for node in plan.nodes:
+            reads = [view.buffer for view in node.reads]
+            needed = [maker.get(b) for b in reads] + plan._after.get(id(node), [])
+            touched = any(b in self.batched for b in reads)
+            moved = isinstance(node, (Call, Copy))
+            if any(id(n) in late for n in needed) or any(b in self.reduced for b in reads):
+                if touched and not moved:
+                    return False  # rows that need a sum over all rows first
+            elif touched and not moved:
+                if not self._inside(node):
+                    return False
+                self.during.append(node)
+                continue
+            elif not touched and not any(n in self.during for n in needed):
+                self.before.append(node)
+                if isinstance(node, Call):
+                    for view in node.writes:
+                        if view.shape[:1] == (self.batch,):
+                            self.batched.add(view.buffer)
+                continue
+            self.later.append(node)
+            late.add(id(node))
+        return any(isinstance(node, Gemm) for node in self.during)
+
+    def _by_row(self, view: View) -> bool:
+        """Whether the first axis of ``view`` is the batch, row by row in memory."""
+        if view.buffer not in self.batched or view.shape[:1] != (self.batch,):
+            return False
+        return view.contiguous and not view.offset and view.size == view.buffer.size
+
+    def _by_column(self, view: View) -> bool:
+        if view.buffer not in self.batched or len(view.shape) != 2 or view.offset:
+            return False
+        return view.shape[1] == self.batch and view.strides == (1, view.shape[0])
+
+    def _inside(self, node: Node) -> bool:
+        """Mark what ``node`` writes; False when it cannot run on a part of the rows."""
+        if isinstance(node, Gemm):
+            if self._by_row(node.a) and node.b.buffer not in self.batched:
+                self.batched.add(node.c.buffer)
+                return True
+            if self._by_column(node.a) and self._by_row(node.b):
+                self.reduced.add(node.c.buffer)
+                return True
+            return False
+        if isinstance(node, Chain):
+            if node.shape[:1] != (self.batch,) or len(node.shape) > 2:
+                return False
+            for view in node.reads:
+                strides = aligned(view, node.shape)
+                if view.buffer in self.batched and not (self._by_row(view) and strides[0]):
+                    return False
+                if strides[0] and not view.contiguous:
+                    return False
+            for r in node.reductions:
+                if r.axis == "cols":
+                    self.batched.add(r.out.buffer)
+                elif r.kind == "sum":
+                    self.reduced.add(r.out.buffer)
+                else:
+                    return False
+            self.batched.update(node.stores)
+            return True
+        if isinstance(node, CrossEntropy):
+            if not (self._by_row(node.z) and self._by_row(node.t)):
+                return False
+        elif isinstance(node, Softmax):
+            if not self._by_row(node.x):
+                return False
+        else:
+            return False
+        self.batched.update(view.buffer for view in node.writes)
+        return True
+
+    def worth_it(self) -> bool:
+        """By shape alone, so that the same net gives the same bits on every run."""
+        if not self.possible:
+            return False
+        gemms = [n for n in self.during if isinstance(n, Gemm)]
+        weights = sum(n.b.size for n in gemms if n.c.buffer in self.batched) * 4
+        work = sum(map(_flop, self.during))
+        if work < _SERIAL_FLOP or weights > 8 * _L2_BYTES:
+            return False
+        width = max(n.b.shape[1] for n in gemms)
+        per_row = sum(
+            v.shape[-1] for n in self.during for v in n.writes if v.buffer in self.batched
+        )
+        fits = _L2_BYTES // max(1, 4 * per_row)
+        share = -(-self.batch // self.plan.threads)
+        self.chunk = max(min(share, 32), min(share, 512, fits))
+        return bool(self.batch >= 16 * self.plan.threads and width)
+
+    def private(self) -> list[Buffer]:
+        """Buffers each thread has for itself: accumulators, and rows nobody sees afterwards."""
+        plan = self.plan
+        seen = {plan.home(v).buffer for n in (*self.before, *self.later) for v in n.reads}
+        seen |= {v.buffer for n in self.later for v in n.reads} | plan._pinned()
+        inside: list[Buffer] = []
+        for node in self.during:
+            for view in node.writes:
+                buffer = view.buffer
+                if buffer in inside:
+                    continue
+                if buffer in self.reduced or (
+                    buffer in self.batched and buffer not in seen and buffer not in plan.alias
+                ):
+                    inside.append(buffer)
+        self._private = set(inside)
+        return inside
+
+    def is_private(self, buffer: Buffer) -> bool:
+        return buffer in self._private
+
+    def bytes_of(self, buffer: Buffer) -> int:
+        if buffer in self.reduced:
+            return buffer.nbytes
+        return buffer.nbytes // self.batch * self.chunk
+
+
+class Emitter:
+    """Writes a node as the tuple the native core takes (see kernels/cpu/program.h)."""
+
+    def __init__(self, plan: Plan, rows: _Rows | None = None, inside: bool = False) -> None:
+        self.plan = plan
+        self.rows = rows
+        self.inside = inside  # in the segment that runs on a part of the rows at a time
+
+    def __call__(self, node: Node) -> tuple[Any, ...]:
+        write: Any = getattr(self, f"_{type(node).__name__.lower()}")
+        instruction: tuple[Any, ...] = write(node)
+        return instruction
+
+    def operand(
+        self, view: View, row: int, col: int, thread: int = 0, follows: bool = True
+    ) -> tuple[Any, ...]:
+        """``follows``: inside the rows segment it moves on with the chunk, if it has rows."""
+        buffer = view.buffer
+        flags = 0
+        if self.rows is not None and self.rows.is_private(buffer):
+            offset = self.plan.offset[buffer] + thread * self.plan.private_bytes
+            flags = PRIVATE if self.inside else 0
+        else:
+            buffer = self.plan.home(view).buffer
+            offset = self.plan.offset.get(buffer, 0)
+            if self.inside and row and follows:
+                flags = CHUNKED
+        offset += view.offset * buffer.dtype.itemsize
+        return (self.plan.base(buffer), offset, row, col, _code(buffer.dtype), flags)
+
+    def _gemm(self, node: Gemm) -> tuple[Any, ...]:
+        dtype = _code(node.c.buffer.dtype)
+        (m, k), n = node.a.shape, node.b.shape[1]
+        ta, a = self._matrix(node.a)
+        tb, b = self._matrix(node.b)
+        rows, beta = None, node.beta
+        if self.inside and self.rows is not None:
+            rows = "k" if node.c.buffer in self.rows.reduced else "m"
+            beta = 1.0 if rows == "k" else beta
+        scale = None if node.scale is None else self.operand(node.scale, 0, 0)
+        c = self.operand(node.c, node.c.strides[0], 1, follows=self._batched(node.c))
+        return ("gemm", dtype, ta, tb, m, n, k, node.alpha, scale, a, b, beta, c, rows)
+
+    def _matrix(self, view: View) -> tuple[bool, tuple[Any, ...]]:
+        (m, n), (down, right) = view.shape, view.strides
+        if right == 1 and (down >= n or m == 1):
+            return False, self.operand(view, max(down, n), 1, follows=self._batched(view))
+        turned = View(view.buffer, (n, m), (right, down), view.offset)
+        return True, self.operand(turned, max(right, m), 1, follows=self._batched(view))
+
+    def _batched(self, view: View) -> bool:
+        return self.rows is not None and view.buffer in self.rows.batched
+
+    def _chain(self, node: Chain) -> tuple[Any, ...]:
+        batch = self.rows.batch if self.inside and self.rows is not None else 0
+        shape = node.shape
+        if batch and len(shape) == 1:
+            shape = (*shape, 1)
+        rows, cols = math.prod(shape[:-1]), shape[-1] if shape else 1
+        chunked = bool(batch)
+
+        def placed(view: View, thread: int = 0) -> tuple[Any, ...]:
+            row, col = _strides(view, node.shape, bool(batch))
+            return self.operand(view, row, col, thread)
+
+        order = lines(node.roots)
+        loads: list[tuple[Any, ...]] = []
+        numbers: dict[int, int] = {}
+        sums: dict[int, list[int]] = {}
+        for expr in order:
+            if expr.op != "in":
+                continue
+            view = expr.value
+            split = not self.inside and self.rows is not None and view.buffer in self.rows.reduced
+            if split:
+                sums[id(expr)] = list(range(len(loads), len(loads) + self.plan.threads))
+                loads += [placed(view, t) for t in range(self.plan.threads)]
+            else:
+                numbers[id(expr)] = len(loads)
+                loads.append(placed(view))
+        constants = [e for e in order if e.op == "const"]
+        for i, expr in enumerate(constants):
+            numbers[id(expr)] = len(loads) + i
+        code: list[tuple[str, int, int, int]] = []
+        first = len(loads) + len(constants)
+        for key, parts in sums.items():
+            total = parts[0]
+            for part in parts[1:]:
+                code.append(("add", total, part, -1))
+                total = first + len(code) - 1
+            numbers[key] = total
+        for expr in order:
+            if expr.op in ("in", "const"):
+                continue
+            args = [numbers[id(a)] for a in expr.args] + [-1, -1]
+            code.append((expr.op, args[0], args[1], args[2]))
+            numbers[id(expr)] = first + len(code) - 1
+        stores = tuple(
+            (numbers[id(node.values[b])], placed(view)) for b, view in node.stores.items()
+        )
+        reductions = tuple(self._reduction(node, r, numbers) for r in node.reductions)
+        values = tuple(e.value for e in constants)
+        dtype = _code(node.dtype)
+        program = (tuple(loads), values, tuple(code), stores, reductions)
+        return ("chain", dtype, rows, cols, *program, chunked)
+
+    def _reduction(self, node: Chain, r: Reduction, numbers: dict[int, int]) -> tuple[Any, ...]:
+        over_rows = r.axis == "rows"
+        summed = self.inside and self.rows is not None and r.out.buffer in self.rows.reduced
+        axis = r.axis
+        place = self.operand(r.out, int(axis == "cols"), int(over_rows))
+        return (r.kind, axis, numbers[id(r.expr)], place, r.scale, summed)
+
+    def _crossentropy(self, node: CrossEntropy) -> tuple[Any, ...]:
+        n, classes = node.z.shape
+
+        def rows(view: View | None) -> Any:
+            return None if view is None else self.operand(view, view.shape[-1], 1)
+
+        loss = None if node.loss is None else self.operand(node.loss, 1, 1)
+        t = self.operand(node.t, node.t.strides[0], 1)
+        z = self.operand(node.z, node.z.strides[0], 1)
+        dtype = _code(node.z.buffer.dtype)
+        more = (rows(node.residual), rows(node.probability), node.scale, self.inside)
+        return ("cross_entropy", dtype, n, classes, z, t, loss, *more)
+
+    def _softmax(self, node: Softmax) -> tuple[Any, ...]:
+        n, classes = node.x.shape
+        x, y = (self.operand(v, v.strides[0], 1) for v in (node.x, node.y))
+        return ("softmax", _code(node.x.buffer.dtype), n, classes, x, y, node.log, self.inside)
+
+    def _copy(self, node: Copy) -> tuple[Any, ...]:
+        shape = node.target.shape
+        rows, cols = math.prod(shape[:-1]), shape[-1] if shape else 1
+        source, target = (_strides(v, shape, False) for v in (node.source, node.target))
+        return (
+            "copy",
+            node.target.buffer.dtype.itemsize,
+            rows,
+            cols,
+            self.operand(node.source, *source),
+            self.operand(node.target, *target),
+            False,
+        )
+
+
+def _strides(view: View, shape: tuple[int, ...], batch: bool) -> tuple[int, int]:
+    """The steps of ``view`` between rows and columns of ``shape``, in elements."""
+    steps = aligned(view, shape)
+    if batch and len(steps) == 1:
+        return steps[0], 0
+    found = in_rows(steps, shape)
+    assert found is not None, "rows that do not follow one another"
+    return found
+
+
+def _code(dtype: Any) -> str:
+    return "b1" if dtype.kind == "b" else f"{dtype.kind}{dtype.itemsize}"

@@ -1,0 +1,406 @@
+"""A recorded step: its program, plan and memory, and how it is replayed. Imports the rest here."""
+
+import threading
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from gpugrad import backend
+from gpugrad.backend import native, twin
+from gpugrad.compiler.guards import Watch, names_used
+from gpugrad.compiler.lower import Call, View
+from gpugrad.compiler.plan import Grad, Plan, Segment
+from gpugrad.compiler.program import Program
+from gpugrad.compiler.trace import Slot, Trace, Traced, tracing
+from gpugrad.errors import GpugradError, GradientError, TraceError, message
+from gpugrad.ops.index import label_error
+from gpugrad.tape import reachable
+from gpugrad.tensor import Node, Sink, Tensor, sole_owner, state
+from gpugrad.tree import flatten
+
+
+def is_array(x: Any) -> bool:
+    return type(x) is Tensor or isinstance(x, np.ndarray) or backend.is_cupy(x)
+
+
+def data_of(x: Any) -> Any:
+    return x._data if type(x) is Tensor else x
+
+
+class Recording:
+    """One trace of a function: its program and plan, and what must still hold to replay it."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        threads: int | None,
+        args: Any,
+        kwargs: Any,
+        leaves: Sequence[Any],
+    ) -> None:
+        self.grad = state.grad
+        self.flat = not kwargs and all(map(is_array, args))
+        self.leaves = [None if is_array(x) else x for x in leaves]
+        self.kinds = [(type(x), data_of(x).shape, data_of(x).dtype) for x in leaves if is_array(x)]
+        self._lock = threading.Lock()
+        self._trace(function, args, kwargs, leaves)
+        threads = threads or native.threads()
+        use_native = native.available()
+        self.plan = Plan(self.program, threads if use_native else 1, use_native)
+        self._build(native.Program if use_native else twin.Program)
+
+    # Recording
+
+    def _trace(self, f: Any, args: Any, kwargs: Any, leaves: Sequence[Any]) -> None:
+        trace = Trace("cpu")
+        given: list[Traced] = []
+        boxes: list[Any] = []
+        for x in leaves:
+            if is_array(x):
+                var = Traced(tuple(data_of(x).shape), data_of(x).dtype, "cpu")
+                given.append(var)
+                boxes.append(Tensor(var))
+            else:
+                boxes.append(x)
+        _, rebuild = flatten((args, kwargs))
+        inner_args, inner_kwargs = rebuild(boxes)
+        self.watch = Watch([f, *[x for x in leaves if not is_array(x)]])
+        try:
+            with tracing(trace), names_used() as (names, users):
+                out = _traced_call(f, inner_args, inner_kwargs)
+                results, self.rebuild = flatten(out)
+                outputs = [trace.read(y) for y in results if type(y) is Tensor]
+                writes = [
+                    (trace.captured.get(i) or _unread(x, old), trace.read(x))
+                    for i, (x, *old) in trace.assigned.items()
+                ]
+                grads, self.cleared = _gradients(trace)
+            self._refuse(results, trace, leaves, boxes, given)
+        finally:
+            trace.undo()
+        self.results = [None if type(y) is Tensor else y for y in results]
+        self.is_tensor = [type(y) is Tensor for y in results]
+        self.effects = trace.effects
+        self.empty = trace.empty
+        self.program = Program(trace, given, outputs, writes, grads).simplify()
+        self.watch.narrow(names, users)
+
+    def _refuse(
+        self,
+        results: Sequence[Any],
+        trace: Trace,
+        leaves: Sequence[Any],
+        boxes: Sequence[Any],
+        arguments: Sequence[Traced],
+    ) -> None:
+        """Raise for what a replay could not repeat."""
+        changed = self.watch.changed()
+        if changed:
+            self.watch.restore()
+            rule = f"the step changes a Python value, which would happen only once: {changed}"
+            hint = "to return what is needed and change Python's values outside the step"
+            raise TraceError(message("compile", rule, hint=hint))
+        given = iter(arguments)
+        for x, boxed in zip(leaves, boxes, strict=True):
+            if is_array(x) and boxed._data is not next(given):
+                rule = "the step writes to an argument in place"
+                hint = "x = x + 1 inside the step instead, and return it"
+                raise TraceError(message("compile", rule, f"{np.shape(x)}", hint))
+        for y in results:
+            if type(y) is Tensor and y._node is not None and _open(y._node):
+                rule = "a result still carries its graph, which a replay does not record"
+                hint = "y.detach(), a step that calls backward() itself, or with gg.no_grad()"
+                raise TraceError(message("compile", rule, f"a result of shape {y.shape}", hint))
+        for x, *_ in trace.assigned.values():
+            if x._node is not None and x._node is not x._leaf and _open(x._node):
+                rule = "a tensor from outside is rebound to a value that still carries its graph"
+                hint = "x.detach() before it is kept for the next step"
+                raise TraceError(message("compile", rule, f"shape {x.shape}", hint))
+
+    # Preparing
+
+    def _build(self, engine: Any) -> None:
+        plan = self.plan
+        self.arena = _aligned(plan.arena_bytes)
+        self.scalars = np.zeros(max(1, len(self.program.scalars)))
+        self.getters = [get for _, get in self.program.scalars]
+        calls = [s.nodes[0] for s in plan.segments if s.mode == "call"]
+        read = [v for node in calls for v in (*node.reads, *node.writes)]
+        for grad in plan.grads:
+            read += grad.views if grad.gemm is None else (grad.gemm.a, grad.gemm.b)
+        for view in read:
+            plan.base(plan.home(view).buffer)
+        self.runs: list[Any] = []
+        for is_call, group in groupby(plan.segments, lambda s: s.mode == "call"):
+            if is_call:
+                self.runs += [s.nodes[0] for s in group]
+            else:
+                self.runs.append(self._engine(engine, list(group)))
+        self.memory: list[Any] = [None] * len(plan.bases)
+        # References of our own to a bound array: in `memory`, and whatever the engine keeps.
+        self._by_array = engine is twin.Program
+        self._held = 1 + getattr(engine, "references", 0)
+        self._engines = [run for run in self.runs if not isinstance(run, Call)]
+        self.bases = {
+            kind: {b.index: i for i, b in enumerate(plan.bases) if b is not None and b.kind == kind}
+            for kind in ("arg", "captured", "result")
+        }
+        self._bind(0, self.arena)
+        for i, buffer in enumerate(plan.bases):
+            if buffer is not None and buffer.kind == "constant":
+                self._bind(i, plan.lowering.constants[buffer.index])
+            elif buffer is not None and buffer.kind == "scalar":
+                self._bind(i, self.scalars[buffer.index : buffer.index + 1])
+        self.slots = [
+            (i, slot, i in plan.written, self.bases["captured"].get(i))
+            for i, slot in enumerate(self.program.captured)
+        ]
+        shapes = [(var.shape, np.dtype(var.dtype)) for _, var in plan.results]
+        self.fresh = [
+            (shape, dtype, self.bases["result"].get(i)) for i, (shape, dtype) in enumerate(shapes)
+        ]
+
+    def _engine(self, engine: Any, segments: Sequence[Segment]) -> Any:
+        plain = [(s.mode, tuple(s.instructions), s.batch, s.chunk, s.zeroed) for s in segments]
+        return engine(
+            tuple(plain), len(self.plan.bases), self.plan.private_bytes, self.plan.threads
+        )
+
+    def _bind(self, base: int, array: Any) -> None:
+        self.memory[base] = array
+        for engine in self._engines:
+            engine.bind(base, array if self._by_array else array.ctypes.data)
+
+    # Whether it fits
+
+    def accepts(self, args: Sequence[Any]) -> list[Any] | None:
+        """The arrays of plain positional arguments when this recording fits them."""
+        if not self.flat or len(args) != len(self.kinds) or state.grad is not self.grad:
+            return None
+        arrays = []
+        for x, (kind, shape, dtype) in zip(args, self.kinds, strict=True):
+            if type(x) is not kind:
+                return None
+            if kind is Tensor:
+                if x._node is not None:
+                    return None
+                x = x._data
+            if x.shape != shape or x.dtype != dtype:
+                return None
+            arrays.append(x)
+        return None if self.changed() else arrays
+
+    def changed(self) -> str:
+        """What is no longer as it was recorded, in words; empty when all is."""
+        for _, slot, *_ in self.slots:
+            difference = _slot_changed(slot)
+            if difference:
+                return difference
+        if any(sink.grad is not None for sink in self.empty):
+            return "a gradient that the step adds to is there, and was not before"
+        return self.watch.changed()
+
+    # Running
+
+    def run(self, arrays: Sequence[Any], leaves: Sequence[Any]) -> Any:
+        """Replay on these arguments."""
+        with self._lock:
+            return self._run(arrays)
+
+    def _run(self, arrays: Sequence[Any]) -> Any:
+        for i, at in self.bases["arg"].items():
+            array = arrays[i]
+            if self.memory[at] is not array:
+                self._bind(at, array if array.flags.c_contiguous else np.ascontiguousarray(array))
+        self._look_up()
+        for i, get in enumerate(self.getters):
+            self.scalars[i] = get()
+        made = []
+        for shape, dtype, base in self.fresh:
+            array = np.empty(shape, dtype)
+            made.append(array)
+            if base is not None:
+                self._bind(base, array)
+        for run in self.runs:
+            if isinstance(run, Call):
+                self._call(run)
+                continue
+            wrong = run.run()
+            if wrong is not None:
+                raise label_error("cross_entropy", wrong[1], wrong[2])
+        return self._finish(made)
+
+    def _look_up(self) -> None:
+        for _, slot, written, base in self.slots:
+            if base is None:
+                continue
+            held: Any = slot.holder
+            holder = held if type(held) is Tensor else held.look()
+            array = holder._data
+            bound = self.memory[base]
+            if array is bound:
+                if not written or sole_owner(holder, self._held + 2):
+                    continue
+            elif array.flags.c_contiguous and (not written or sole_owner(holder, 1)):
+                self._bind(base, array)
+                continue
+            copy = np.array(array, order="C")
+            if written:  # somebody else can see the old values
+                holder._data = copy
+            self._bind(base, copy)
+
+    def _call(self, node: Call) -> None:
+        values = [self._array(x) if isinstance(x, View) else x for x in node.inputs]
+        with np.errstate(all="ignore"):
+            results = node.eqn.op.forward(np, *values, **node.eqn.params)
+        many = results if isinstance(results, tuple) else (results,)
+        for view, result in zip(node.outputs, many, strict=True):
+            np.copyto(self._array(view), result, casting="unsafe")
+
+    def _array(self, view: View, thread: int = 0) -> Any:
+        plan = self.plan
+        private = plan.rows is not None and plan.rows.is_private(view.buffer)
+        buffer = view.buffer if private else plan.home(view).buffer
+        start = plan.offset.get(buffer, 0) + (thread * plan.private_bytes if private else 0)
+        size = buffer.dtype.itemsize
+        memory = self.memory[plan.base(buffer)]
+        flat = np.frombuffer(memory, np.uint8) if memory.size else memory
+        steps = tuple(s * size for s in view.strides)
+        return np.ndarray(view.shape, buffer.dtype, flat, start + view.offset * size, steps)
+
+    def _finish(self, made: Sequence[Any]) -> Any:
+        plan = self.plan
+        for slot, buffer in plan.rebound:
+            holder: Any = slot.holder
+            holder._data = made[buffer.index]
+        for sink in self.cleared:
+            sink.grad = None
+        for grad in plan.grads:
+            sink_of(grad).grad = _Later(self, grad)
+        for effect in self.effects:
+            effect()
+        start = len(plan.rebound)
+        values = iter(made[start:])
+        filled = [
+            Tensor(next(values)) if tensor else y
+            for y, tensor in zip(self.results, self.is_tensor, strict=True)
+        ]
+        return self.rebuild(filled)
+
+    def gradient(self, grad: Grad) -> Tensor:
+        """What the latest run computed for a parameter."""
+        if grad.gemm is not None:
+            product = np.matmul(self._array(grad.gemm.a), self._array(grad.gemm.b))
+            return Tensor(product.reshape(grad.shape))
+        (view,) = grad.views
+        rows = self.plan.rows
+        split = rows is not None and view.buffer in rows.reduced
+        parts = [self._array(view, t) for t in range(self.plan.threads if split else 1)]
+        total = np.array(parts[0])
+        for part in parts[1:]:
+            total += part
+        return Tensor(total.reshape(grad.shape))
+
+    # In words
+
+    def stats(self) -> dict[str, Any]:
+        plan = self.plan
+        modes = [segment.mode for segment in plan.segments]
+        native_ops = [node for s in plan.segments if s.mode != "call" for node in s.nodes]
+        return {
+            "ops": self.program.traced,
+            "equations": len(self.program.eqns),
+            "steps": len(native_ops) + modes.count("call"),
+            "calls": modes.count("call"),
+            "segments": modes,
+            "fused": [node.label for node in native_ops],
+            "not fused": dict(plan.lowering.unfused),
+            "arena_bytes": plan.arena_bytes,
+            "threads": plan.threads,
+            "kernels": "native" if native.available() else f"numpy ({native.why_not()})",
+        }
+
+
+def _traced_call(f: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    try:
+        return f(*args, **kwargs)
+    except (TypeError, AttributeError) as error:
+        if isinstance(error, GpugradError) or "'Traced'" not in str(error):
+            raise
+        rule = f"the step does what needs values, which are not there while it is recorded: {error}"
+        hint = "the step uncompiled, or this part of it outside"
+        raise TraceError(message("compile", rule, hint=hint)) from error
+
+
+class _Later:
+    """A gradient that nobody has looked at yet."""
+
+    __slots__ = ("grad", "recording")
+
+    def __init__(self, recording: Recording, grad: Grad) -> None:
+        self.recording = recording
+        self.grad = grad
+
+    def __call__(self) -> Tensor:
+        return self.recording.gradient(self.grad)
+
+
+def sink_of(grad: Grad) -> Sink:
+    sink = grad.slot.holder
+    assert isinstance(sink, Sink)
+    return sink
+
+
+def _aligned(nbytes: int) -> Any:
+    room = np.zeros(nbytes + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    return room[start : start + nbytes]
+
+
+def _gradients(trace: Trace) -> tuple[list[tuple[Slot, Traced]], list[Sink]]:
+    """Sinks that the trace left a gradient in, and those it emptied."""
+    kept, cleared = [], []
+    for sink, before in trace.sinks.values():
+        now = sink.grad
+        if now is None:
+            cleared.append(sink)
+        elif now is not before:
+            assert type(now) is Tensor
+            kept.append((Slot(sink, None, None), trace.read(now)))
+    return kept, cleared
+
+
+def _unread(x: Tensor, old: Sequence[Any]) -> Slot:
+    """The place of a tensor that is rebound without having been read."""
+    slot = Slot(x, None, None)
+    slot.data, slot.node = old
+    return slot
+
+
+def _open(node: Node) -> bool:
+    """Whether a graph is still there: backward could go through it."""
+    try:
+        reachable([node])
+    except GradientError:
+        return False
+    return True
+
+
+def _slot_changed(slot: Slot) -> str:
+    holder = slot.holder
+    if type(holder) is Tensor:
+        if holder._node is not slot.node:
+            return "a tensor of the step has joined or left the tape"
+        tensor: Any = holder
+    else:
+        tensor = holder.look()  # type: ignore[union-attr]
+        if tensor is None:
+            return "a gradient that the step reads is not there"
+    var = slot.var
+    assert var is not None
+    if tensor._data.shape != var.shape or tensor._data.dtype != var.dtype:
+        now = f"{tensor.shape} {tensor.dtype}"
+        return f"a tensor of the step went from {var.shape} {var.dtype} to {now}"
+    return ""

@@ -1,0 +1,607 @@
+"""The compiled step: the same as uncompiled, in value and in state; and what cannot be compiled."""
+
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import CASES, Case
+
+import gpugrad as gg
+from gpugrad.compiler.trace import Trace
+from gpugrad.namespace import creation
+
+rng = np.random.default_rng(0)
+X = rng.standard_normal((24, 12)).astype("f4")
+LABELS = rng.integers(0, 5, 24)
+TARGETS = rng.standard_normal((24, 5)).astype("f4")
+
+
+def close(a: Any, b: Any, dtype: Any = np.float32) -> None:
+    tolerance = 1e-12 if dtype == np.float64 else 2e-5
+    np.testing.assert_allclose(a, b, tolerance, tolerance)
+
+
+# Every op of the case table
+
+
+@pytest.fixture
+def constants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table's rows use NumPy arrays of their own; here they may, as constants."""
+    monkeypatch.setattr(Trace, "_bare", lambda self, op, x: self._constant(np.asarray(x)))
+    monkeypatch.setattr(creation, "_is_from_outside", lambda x: False)
+
+
+# Derivative rules that look at values (whether two eigenvalues are equal, say).
+LOOKING = {"eigh", "svd", "svdvals", "qr", "eig", "eigvals", "distinct"}
+LOOKING_NOTES = {"lstsq-", "matrix-nuc-", "matrix-2-", "matrix--2-", "axes-"}
+
+
+def refused(case: Case, gradient: bool) -> bool:
+    """Whether a row needs values, which a recording has not: it is refused in words."""
+    if "mask" in case.note and (gradient or case.op != "setitem"):
+        return True
+    if not gradient:
+        return case.note == "lstsq-"
+    return case.op in LOOKING or (case.note in LOOKING_NOTES and case.op in ("norm", "pinv"))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.usefixtures("constants")
+def test_op_as_uncompiled(case: Case, dtype: str) -> None:
+    args = [gg.asarray(a.astype(dtype) if a.dtype.kind == "f" else a) for a in case.args]
+    want = case.f(*args)
+    if refused(case, gradient=False):
+        with pytest.raises((gg.errors.TraceError, gg.errors.ShapeError)):
+            gg.compile(case.f)(*args)
+        return
+    got = gg.compile(case.f)(*args)
+    assert (got.shape, got.dtype) == (want.shape, want.dtype)
+    if want.dtype.kind in "fc":
+        close(got.numpy(), want.numpy(), want.dtype)
+    else:
+        np.testing.assert_array_equal(got.numpy(), want.numpy())
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.smooth], ids=lambda c: c.id)
+@pytest.mark.usefixtures("constants")
+def test_gradient_as_uncompiled(case: Case) -> None:
+    floats = tuple(i for i, a in enumerate(case.args) if a.dtype.kind == "f")
+
+    def loss(*xs: Any) -> Any:
+        y = case.f(*xs)
+        return (y * gg.sin(gg.arange(0, y.size, dtype=y.dtype).reshape(y.shape))).sum()
+
+    both = gg.value_and_grad(loss, floats)
+    args = [gg.asarray(a.astype("f8") if a.dtype.kind == "f" else a) for a in case.args]
+    if refused(case, gradient=True):
+        with pytest.raises((gg.errors.TraceError, gg.errors.ShapeError)):
+            gg.compile(both)(*args)
+        return
+    value, gradients = both(*args)
+    got, found = gg.compile(both)(*args)
+    close(got.numpy(), value.numpy(), np.float64)
+    for g, want in zip(found, gradients, strict=True):
+        close(g.numpy(), want.numpy(), np.float64)
+
+
+# Whole steps
+
+
+def pair(build: Callable[[], tuple[Any, Any, Callable[..., Any]]]) -> Any:
+    """Model, optimiser and step twice from the same start; the second step compiled."""
+    first, second = build(), build()
+    return first, (*second[:2], gg.compile(second[2]))
+
+
+def mlp_step(
+    optimizer: str = "SGD",
+    activation: str = "sigmoid",
+    loss: str = "cross_entropy",
+    dropout: float = 0.0,
+    clip: float | None = None,
+    dtype: Any = np.float32,
+    sizes: tuple[int, ...] = (12, 16, 16, 5),
+    **settings: Any,
+) -> Callable[[], Any]:
+    def build() -> Any:
+        model = gg.nn.MLP(
+            sizes,
+            activation,
+            dropout=dropout,
+            generator=gg.random.Generator(3),
+            dtype=dtype,
+        )
+        updates = getattr(gg.optim, optimizer)(model, **settings)
+
+        def step(x: Any, y: Any) -> Any:
+            updates.zero_grad()
+            outputs = model(x)
+            if loss == "nll":
+                value = gg.nn.nll(gg.nn.log_softmax(outputs), y)
+            else:
+                value = getattr(gg.nn, loss)(outputs, y)
+            value.backward()
+            if clip is not None:
+                gg.optim.clip_grad_norm(model, clip)
+            updates.step()
+            return value
+
+        return model, updates, step
+
+    return build
+
+
+def assert_same(first: Any, second: Any, tolerance: float) -> None:
+    """Parameters, gradients and optimiser state of two trained models."""
+    for a, b in zip(first[0].parameters(), second[0].parameters(), strict=True):
+        for u, v in ((a, b), (a.grad, b.grad)):
+            np.testing.assert_allclose(u.detach().numpy(), v.detach().numpy(), tolerance, tolerance)
+    assert first[1].steps == second[1].steps
+    for name, xs in first[1].state.items():
+        for u, v in zip(xs, second[1].state[name], strict=True):
+            np.testing.assert_allclose(u.numpy(), v.numpy(), tolerance, tolerance)
+
+
+OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
+    ("SGD", {"lr": 0.1}),
+    ("SGD", {"lr": 0.1, "weight_decay": 0.01}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9}),
+    ("SGD", {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
+    ("Adam", {"lr": 1e-3}),
+    ("Adam", {"lr": 1e-3, "weight_decay": 0.01}),
+    ("AdamW", {"lr": 1e-3}),
+    ("RMSprop", {"lr": 1e-3}),
+    ("Adagrad", {"lr": 1e-2}),
+]
+
+
+def train(pairs: Any, steps: int, targets: Any, dtype: Any = np.float32) -> None:
+    """Both steps side by side, the last batch of each round smaller, the rate decaying."""
+    for i in range(steps):
+        rows = slice(0, 24) if i % 4 else slice(0, 7)
+        x = X[rows].astype(dtype)
+        y = targets[rows] if targets.dtype.kind == "i" else targets[rows].astype(dtype)
+        values = []
+        for _, optimizer, step in pairs:
+            optimizer.lr *= 0.999
+            values.append(step(x, y).item())
+        assert np.isclose(*values, 1e-4, 1e-5), (i, values)
+
+
+@pytest.mark.parametrize(("name", "settings"), OPTIMIZERS, ids=str)
+def test_optimisers_over_1000_steps(name: str, settings: dict[str, Any]) -> None:
+    """In float64, where rounding has no room to grow."""
+    both = pair(mlp_step(name, dtype=np.float64, **settings))
+    train(both, 1000, LABELS, np.float64)
+    assert_same(*both, 1e-7)
+    assert both[1][2].stats()["recordings"] == 2
+
+
+@pytest.mark.parametrize("activation", sorted(gg.nn.ACTIVATIONS))
+def test_activations(activation: str) -> None:
+    both = pair(mlp_step(activation=activation, lr=0.05))
+    train(both, 100, LABELS)
+    assert_same(*both, 1e-4)
+    assert both[1][2].stats()["not fused"] == {}
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "nll", "mse", "l1", "huber", "bce_with_logits"])
+def test_losses(loss: str) -> None:
+    both = pair(mlp_step(loss=loss, lr=0.02))
+    targets = LABELS if loss in ("cross_entropy", "nll") else np.abs(TARGETS) % 1
+    train(both, 100, targets)
+    assert_same(*both, 1e-4)
+
+
+def test_dropout_and_clipping_draw_and_scale_alike() -> None:
+    both = pair(mlp_step("Adam", dropout=0.4, clip=0.3, dtype=np.float64, lr=1e-3))
+    train(both, 200, LABELS, np.float64)
+    assert_same(*both, 1e-8)
+
+
+def test_one_thread_or_more_and_no_native_core_agree() -> None:
+    results = []
+    for threads, native in ((1, True), (2, True), (3, True), (1, False)):
+        model, _, step = mlp_step("Adam", sizes=(12, 64, 64, 5), lr=1e-3, dtype=np.float64)()
+        big = np.tile(X.astype("f8"), (40, 1)), np.tile(LABELS, 40)
+        with gg.config.override(native=native):
+            compiled = gg.compile(step, threads=threads)
+            for _ in range(20):
+                compiled(*big)
+        results.append([p.detach().numpy(copy=True) for p in model.parameters()])
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_allclose(a, b, 1e-9, 1e-9)
+
+
+def test_replays_are_bitwise_repeatable() -> None:
+    finals = []
+    for _ in range(3):
+        model, _, step = mlp_step("Adam", sizes=(12, 64, 64, 5), lr=1e-3)()
+        compiled = gg.compile(step)
+        for _ in range(30):
+            compiled(np.tile(X, (40, 1)), np.tile(LABELS, 40))
+        finals.append([p.detach().numpy(copy=True).tobytes() for p in model.parameters()])
+    assert finals[0] == finals[1] == finals[2]
+
+
+# State
+
+
+def test_gradients_accumulate_when_nobody_clears_them() -> None:
+    def build() -> Any:
+        w = gg.asarray([[1.0, 2.0]], requires_grad=True)
+
+        def step(x: Any) -> Any:
+            loss = (w @ x).sum()
+            loss.backward()
+            return loss
+
+        return w, None, step
+
+    (w, _, eager), (v, _, compiled) = pair(build)
+    x = gg.asarray([[1.0], [3.0]])
+    for _ in range(4):
+        assert eager(x).item() == compiled(x).item()
+        assert w.grad.tolist() == v.grad.tolist()
+    kept = v.grad
+    compiled(x)
+    assert kept.tolist() == [[4.0, 12.0]]  # what was taken out does not change
+
+
+def test_what_others_hold_is_never_overwritten() -> None:
+    model, optimizer, step = mlp_step("Adam", lr=0.1)()
+    compiled = gg.compile(step)
+    compiled(X, LABELS)
+    held = model.layers[0].weight.detach()
+    view = model.layers[0].weight.detach().numpy()
+    average = optimizer.state["exp_avg"][0].detach()
+    before = held.numpy(copy=True), average.numpy(copy=True)
+    for _ in range(3):
+        compiled(X, LABELS)
+    np.testing.assert_array_equal(held.numpy(), before[0])
+    np.testing.assert_array_equal(view, before[0])
+    np.testing.assert_array_equal(average.numpy(), before[1])
+    assert not np.array_equal(model.layers[0].weight.detach().numpy(), before[0])
+
+
+def test_loaded_parameters_are_seen() -> None:
+    model, _, step = mlp_step(lr=0.1)()
+    compiled = gg.compile(step)
+    first = compiled(X, LABELS).item()
+    start = {k: v.numpy(copy=True) for k, v in mlp_step(lr=0.1)()[0].state_dict().items()}
+    compiled(X, LABELS)
+    model.load_state_dict(start)
+    assert compiled(X, LABELS).item() == pytest.approx(first, abs=1e-6)
+    assert compiled.stats()["recordings"] == 1
+
+
+def test_a_buffer_and_a_swap() -> None:
+    total, a, b = gg.zeros(3), gg.asarray([1.0, 2.0]), gg.asarray([5.0, 6.0])
+
+    @gg.compile
+    def step(x: Any) -> Any:
+        nonlocal_total = total
+        nonlocal_total += x
+        swap = a.detach()
+        a[...] = b
+        b[...] = swap
+        return total * 2
+
+    one = gg.asarray([1.0, 1.0, 1.0])
+    assert step(one).tolist() == [2.0, 2.0, 2.0]
+    assert (a.tolist(), b.tolist()) == ([5.0, 6.0], [1.0, 2.0])
+    assert step(one).tolist() == [4.0, 4.0, 4.0]
+    assert (a.tolist(), b.tolist()) == ([1.0, 2.0], [5.0, 6.0])
+    assert total.tolist() == [2.0, 2.0, 2.0]
+
+
+def test_results_are_of_each_call() -> None:
+    step = gg.compile(lambda x: {"y": x * 2, "both": [x + 1, "text", None, 3]})
+    first = step(gg.asarray([1.0]))
+    second = step(gg.asarray([2.0]))
+    assert first["y"].tolist() == [2.0]
+    assert second["y"].tolist() == [4.0]
+    assert second["both"][0].tolist() == [3.0]
+    assert second["both"][1:] == ["text", None, 3]
+
+
+def test_transforms_inside_a_step() -> None:
+    def f(x: Any) -> Any:
+        return (gg.sin(x) * x).sum()
+
+    x = gg.asarray(np.linspace(0.1, 2, 5))
+    for g in (gg.grad(f), lambda x: gg.hvp(f, (x,), (gg.ones_like(x),))[0], gg.hessian(f)):
+        np.testing.assert_allclose(gg.compile(g)(x).numpy(), g(x).numpy(), 1e-12)
+    primal, tangent = gg.compile(lambda x, d: gg.jvp(f, (x,), (d,)))(x, x)
+    want = gg.jvp(f, (x,), (x,))
+    np.testing.assert_allclose((primal.item(), tangent.item()), [w.item() for w in want], 1e-12)
+
+
+def test_inside_a_transform_the_function_itself_runs() -> None:
+    step = gg.compile(lambda x: (x * x).sum())
+    x = gg.asarray([1.0, 2.0])
+    assert gg.grad(step)(x).tolist() == [2.0, 4.0]
+    assert gg.jvp(step, (x,), (x,))[1].item() == 10.0
+    assert gg.compile(lambda x: step(x) + 1)(x).item() == 6.0
+    leaf = gg.asarray([3.0], requires_grad=True)
+    step(leaf).backward()
+    assert leaf.grad.tolist() == [6.0]
+    assert "requires a gradient" in step.stats()["ran uncompiled"]
+
+
+# What is recorded anew
+
+
+def test_numbers_shapes_dtypes_and_structure() -> None:
+    def f(x: Any, scale: float = 1.0, more: Any = ()) -> Any:
+        return x * scale + sum(m.sum() for m in more)
+
+    step = gg.compile(f)
+    x = gg.asarray([1.0, 2.0])
+    assert step(x).tolist() == [1.0, 2.0]
+    assert step(x, 3.0).tolist() == [3.0, 6.0]
+    assert step(x, scale=4.0).tolist() == [4.0, 8.0]
+    assert step(x, 3.0).tolist() == [3.0, 6.0]
+    assert step(x.astype(gg.float64)).dtype == gg.float64
+    assert step(gg.asarray([1, 2])).tolist() == [1.0, 2.0]
+    assert step(gg.asarray([[1.0]])).tolist() == [[1.0]]
+    assert step(x, 1.0, (x, x)).tolist() == [7.0, 8.0]
+    assert step.stats()["recordings"] == 7
+
+
+class Settings:
+    rate = 2.0
+
+
+SCALE = 10.0
+
+
+def test_python_values_the_step_reads() -> None:
+    """Attributes, closures, globals, lists and train() or eval() record anew; others do not."""
+    global SCALE
+    settings, factors, dropout = Settings(), [1.0, 2.0], gg.nn.Dropout(0.5)
+    offset = 0.0
+
+    @gg.compile
+    def step(x: Any) -> Any:
+        return dropout(x) * settings.rate * factors[0] * SCALE + offset
+
+    x = gg.ones(1000)
+    dropout.eval()
+    assert step(x)[0].item() == 20.0
+    settings.rate = 3.0
+    assert step(x)[0].item() == 30.0
+    factors[0] = 2.0
+    assert step(x)[0].item() == 60.0
+    offset = 1.0
+    assert step(x)[0].item() == 61.0
+    SCALE = 1.0
+    assert step(x)[0].item() == 7.0
+    settings.unread = 1  # type: ignore[attr-defined]
+    count = step.stats()["recordings"]
+    assert step(x)[0].item() == 7.0
+    assert step.stats()["recordings"] == count == 5
+    dropout.train()
+    assert 300 < (step(x) == 1.0).sum().item() < 700
+    assert not np.array_equal(step(x).numpy(), step(x).numpy())
+    dropout.eval()
+    assert step(x)[0].item() == 7.0
+    assert step.stats()["recordings"] == 6
+    SCALE = 10.0
+
+
+def test_a_storm_of_recordings_says_why() -> None:
+    step = gg.compile(lambda x, n: x * n)
+    for n in range(7):
+        step(gg.ones(2), float(n))
+    with pytest.warns(RuntimeWarning, match="recorded 8 times.*number among the arguments"):
+        step(gg.ones(2), 7.0)
+    step(gg.ones(2), 8.0)  # said once
+
+
+def test_methods_are_compiled_for_their_object() -> None:
+    class Trainer:
+        def __init__(self, factor: float) -> None:
+            self.factor = factor
+            self.calls = 0
+
+        @gg.compile
+        def step(self, x: Any) -> Any:
+            return x * self.factor
+
+    a, b = Trainer(2.0), Trainer(3.0)
+    x = gg.asarray([1.0])
+    for _ in range(3):
+        a.calls += 1
+        assert a.step(x).item() == 2.0
+        assert b.step(x).item() == 3.0
+    assert Trainer.step.stats()["recordings"] == 2
+
+
+# What cannot be compiled
+
+
+def refuses(f: Callable[..., Any], words: str, *args: Any) -> None:
+    with pytest.raises(gg.errors.TraceError, match=words):
+        gg.compile(f)(*(args or (gg.asarray([1.0, 2.0]),)))
+
+
+def test_reading_a_value_is_refused_at_the_users_line() -> None:
+    here = r"at .*test_compile\.py:\d+"
+    refuses(lambda x: 1 if x.sum() > 0 else 0, here)
+    refuses(lambda x: float(x.sum()), here)
+    refuses(lambda x: x.sum().item(), here)
+    refuses(lambda x: x.numpy(), here)
+    refuses(lambda x: x.tolist(), here)
+    refuses(lambda x: print(x), here)
+    refuses(lambda x: f"{x}", here)
+    refuses(lambda x: np.asarray(x), here)
+    refuses(lambda x: list(range(x.sum().astype(gg.int64))), here)
+
+
+def test_arrays_from_outside_are_refused() -> None:
+    array = np.ones(2, np.float32)
+    refuses(lambda x: x * array, "no argument enters the step")
+    refuses(lambda x: x + gg.asarray(array), "no argument enters the step")
+    assert gg.compile(lambda x: x * [2.0, 3.0])(gg.ones(2)).tolist() == [2.0, 3.0]
+    assert gg.compile(lambda x: x * np.float32(2))(gg.ones(2)).tolist() == [2.0, 2.0]
+
+
+def test_changes_of_python_objects_are_refused_and_undone() -> None:
+    seen: list[Any] = []
+    holder = Settings()
+
+    def appends(x: Any) -> Any:
+        seen.append(x)
+        return x
+
+    def sets(x: Any) -> Any:
+        holder.last = x  # type: ignore[attr-defined]
+        return x
+
+    refuses(appends, "changes a Python value")
+    refuses(sets, "changes a Python value")
+    assert seen == []
+    assert not hasattr(holder, "last")
+
+
+def test_a_failure_while_recording_leaves_everything_as_it_was() -> None:
+    model, optimizer, step = mlp_step("Adam", dropout=0.5, lr=0.1)()
+    step(X, LABELS)
+    before = {k: v.numpy(copy=True) for k, v in model.state_dict().items()}
+    grads = [p.grad for p in model.parameters()]
+    words = model.layers[2].generator.state
+
+    @gg.compile
+    def broken(x: Any, y: Any) -> Any:
+        step(x, y)
+        raise RuntimeError("the user's own")
+
+    with pytest.raises(RuntimeError, match="the user's own"):
+        broken(X, LABELS)
+    assert optimizer.steps == [1] * 6
+    assert model.layers[2].generator.state == words
+    for (name, value), p, g in zip(
+        model.state_dict().items(), model.parameters(), grads, strict=True
+    ):
+        np.testing.assert_array_equal(value.numpy(), before[name])
+        assert p.grad is g
+
+
+def test_bad_labels_are_an_error_on_the_step_that_has_them() -> None:
+    for loss in ("cross_entropy", "nll"):
+        model, _, step = mlp_step(loss=loss, lr=0.1)()
+        compiled = gg.compile(step)
+        compiled(X, LABELS)
+        before = {k: v.numpy(copy=True) for k, v in model.state_dict().items()}
+        for bad in (-1, 5):
+            labels = LABELS.copy()
+            labels[17] = bad
+            with pytest.raises(gg.errors.BoundsError, match=f"outside 0..4; got {bad}"):
+                compiled(X, labels)
+            for name, value in model.state_dict().items():
+                np.testing.assert_array_equal(value.numpy(), before[name])
+        assert np.isfinite(compiled(X, LABELS).item())
+
+
+def test_what_a_replay_cannot_record_is_refused() -> None:
+    w = gg.asarray([1.0], requires_grad=True)
+    refuses(lambda x: (w * x).sum(), "still carries its graph")
+    outside = w * 2
+    refuses(lambda x: outside + x, "computed outside the step")
+
+    def in_place(x: Any) -> Any:
+        x += 1
+        return x
+
+    refuses(in_place, "writes to an argument in place")
+    with gg.no_grad():
+        assert gg.compile(lambda x: (w * x).sum())(gg.asarray([1.0, 2.0])).item() == 3.0
+
+
+def test_a_tensor_that_escaped_says_what_it_is() -> None:
+    class Hidden:
+        __slots__ = ("value",)  # where no watch can look
+
+    hidden = Hidden()
+
+    def step(x: Any) -> Any:
+        hidden.value = x * 2
+        return x
+
+    gg.compile(step)(gg.ones(2))
+    with pytest.raises(gg.errors.TraceError, match="no values until it runs"):
+        hidden.value.numpy()
+
+
+def test_two_steps_in_two_threads() -> None:
+    builds = [mlp_step("Adam", lr=1e-3, sizes=(12, 64, 64, 5)) for _ in range(2)]
+    alone = []
+    for build in builds:
+        model, _, step = build()
+        compiled = gg.compile(step)
+        for _ in range(50):
+            compiled(X, LABELS)
+        alone.append([p.detach().numpy(copy=True) for p in model.parameters()])
+    together: list[Any] = [None, None]
+
+    def run(i: int) -> None:
+        model, _, step = builds[i]()
+        compiled = gg.compile(step)
+        for _ in range(50):
+            compiled(X, LABELS)
+        together[i] = [p.detach().numpy(copy=True) for p in model.parameters()]
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for a, b in zip(alone, together, strict=True):
+        for u, v in zip(a, b, strict=True):
+            np.testing.assert_array_equal(u, v)
+
+
+# What there is to see
+
+
+def test_program_and_stats() -> None:
+    _, _, step = mlp_step(lr=0.1)()
+    compiled = gg.compile(step)
+    text = str(compiled.program(X, LABELS))
+    assert text.startswith("{ lambda a:f32[24,12] b:i64[24] .")
+    assert "cross_entropy" in text
+    assert ".grad <-" in text
+    compiled(X, LABELS)
+    stats = compiled.stats()
+    assert stats["recordings"] == 1
+    assert stats["ops"] > stats["equations"] > stats["steps"] > 0
+    assert stats["arena_bytes"] > 0
+    assert stats["calls"] == 0
+
+
+def test_common_and_dead_expressions_go() -> None:
+    @gg.compile
+    def step(x: Any) -> Any:
+        gg.cos(x)
+        return gg.sin(x) + gg.sin(x) * 1.0 + (gg.zeros(2) + 1)
+
+    program = step.program(gg.ones(2))
+    names = [eqn.op.name for eqn in program.eqns]
+    assert names.count("sin") == 1
+    assert "cos" not in names
+    assert program.traced > len(program.eqns)
+
+
+def test_no_warning_in_a_plain_loop() -> None:
+    _, _, step = mlp_step("Adam", lr=1e-3)()
+    compiled = gg.compile(step)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(50):
+            compiled(X, LABELS)
