@@ -51,6 +51,9 @@ class Builder:
     def __init__(self) -> None:
         self._known: dict[Any, Expr] = {}
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def const(self, value: float) -> Expr:
         key = ("const", float(value).hex())
         return self._one(key, lambda: Expr("const", (), float(value), True))

@@ -39,6 +39,7 @@ _CHEAP = frozenset(
         "not",
     ]
 )
+_LONGEST = 200  # expressions of a chain: more would not stay in a core's L1
 _COPY = SimpleNamespace(name="copy", forward=lambda xp, x: xp.ascontiguousarray(x))
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -463,6 +464,8 @@ class Lowering:
         home = self._home(shape, dtype, inputs)
         exprs = self._exprs(home, shape, dtype, inputs, forward, params or {})
         if home not in self.nodes:
+            if len(home.builder) > 4 * _LONGEST:
+                raise Unsupported("an expression too long for one chain")
             self.add(home)
         for y, expr in zip(outputs, exprs, strict=True):
             view = self.new(y)
@@ -519,6 +522,8 @@ class Lowering:
             if not isinstance(node, Chain) or node is found:
                 continue
             if node.shape != shape or node.dtype != dtype or not self._offers(node, inputs):
+                continue
+            if len(node.builder) + (len(found.builder) if found else 0) > _LONGEST:
                 continue
             others = [m for m in makers if m is not node]
             if self._leads(node, others):
