@@ -36,6 +36,14 @@ class Program:
         Nothing after the instruction, or the segment of rows, with the bad label has run then.
         """
 
+class Replay:
+    """Runs a recorded step again; NotImplemented where anything has changed. See recording.py."""
+
+    def __new__(cls, *what: Any) -> Replay: ...
+    def __call__(self, *args: Any) -> Any: ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
+
 def set_gemm(sgemm: int, dgemm: int, int_bits: int, set_threads: int, get_threads: int, /) -> None:
     """Addresses of cblas_sgemm and cblas_dgemm and their thread count's functions; 0 for none."""
 

@@ -14,13 +14,13 @@ from gpugrad.config import flags
 
 try:
     from gpugrad import _native
-    from gpugrad._native import Program
+    from gpugrad._native import Program, Replay
 except ImportError as error:
     _absent = f"the native core is not there: {error}"
 else:
     _absent = ""
 
-__all__ = ["Program", "available", "describe", "threads", "why_not"]
+__all__ = ["Program", "Replay", "available", "describe", "threads", "why_not"]
 
 
 class _Blas(NamedTuple):

@@ -37,9 +37,9 @@ class _Place:
             try:
                 return [holder.cell_contents]
             except ValueError:  # assigned later
-                return [_UNSET]
+                return [UNSET]
         if isinstance(holder, dict):
-            return [holder.get(key, _UNSET) for key in self.keys]
+            return [holder.get(key, UNSET) for key in self.keys]
         return list(holder)
 
     def changed(self) -> str:
@@ -64,7 +64,7 @@ class _Place:
             self.holder[:] = self.values
         elif isinstance(self.holder, dict):
             for key, value in zip(self.keys, self.values, strict=True):
-                if value is _UNSET:
+                if value is UNSET:
                     self.holder.pop(key, None)
                 else:
                     self.holder[key] = value
@@ -72,7 +72,7 @@ class _Place:
             self.holder.cell_contents = self.values[0]
 
 
-_UNSET = object()
+UNSET = object()
 
 
 def _named(key: Any) -> str:
@@ -80,7 +80,7 @@ def _named(key: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    text = "nothing" if value is _UNSET else repr(value) if isinstance(value, _PLAIN) else ""
+    text = "nothing" if value is UNSET else repr(value) if isinstance(value, _PLAIN) else ""
     return text if text and len(text) < 60 else f"a {type(value).__name__}"
 
 

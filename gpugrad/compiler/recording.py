@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -9,11 +10,12 @@ import numpy as np
 
 from gpugrad import backend
 from gpugrad.backend import native, twin
-from gpugrad.compiler.guards import Watch, names_used
+from gpugrad.compiler.guards import UNSET, Watch, names_used
 from gpugrad.compiler.lower import Call, View
 from gpugrad.compiler.plan import Grad, Plan, Segment
 from gpugrad.compiler.program import Program
 from gpugrad.compiler.trace import Slot, Trace, Traced, tracing
+from gpugrad.config import flags
 from gpugrad.errors import GpugradError, GradientError, TraceError, message
 from gpugrad.ops.index import label_error
 from gpugrad.tape import reachable
@@ -44,12 +46,14 @@ class Recording:
         self.flat = not kwargs and all(map(is_array, args))
         self.leaves = [None if is_array(x) else x for x in leaves]
         self.kinds = [(type(x), data_of(x).shape, data_of(x).dtype) for x in leaves if is_array(x)]
-        self._lock = threading.Lock()
+        self.device = flags.device
         self._trace(function, args, kwargs, leaves)
         threads = threads or native.threads()
         use_native = native.available()
         self.plan = Plan(self.program, threads if use_native else 1, use_native)
         self._build(native.Program if use_native else twin.Program)
+        self.replay = self._replay() if use_native else None
+        self._lock: Any = self.replay or threading.Lock()
 
     # Recording
 
@@ -173,11 +177,52 @@ class Recording:
         for engine in self._engines:
             engine.bind(base, array if self._by_array else array.ctypes.data)
 
+    def _replay(self) -> Any:
+        """The whole call in C, for steps that need no Python in between; None for others."""
+        plan, n = self.plan, len(self.kinds)
+        (engine, *more) = self.runs
+        read = [slot for slot in self.slots if slot[3] is not None]
+        plain = all(type(slot.holder) is Tensor for _, slot, *_ in self.slots)
+        bound = all(base is not None for *_, base in self.fresh)
+        if more or isinstance(engine, Call) or not (self.flat and plain and bound and self.fresh):
+            return None
+        if plan.rebound:
+            return None
+        at = self.bases["arg"]
+        sample = np.empty((3, 5), np.float32)
+        one = len(self.results) == 1 and self.is_tensor[0] and self.rebuild([0]) == 0
+        return native.Replay(
+            engine,
+            Tensor,
+            Sink,
+            sample,
+            sample.ctypes.data,
+            self.memory,
+            tuple(
+                (kind, at.get(i, -1), np.empty(shape, dtype))
+                for i, (kind, shape, dtype) in zip(range(n), self.kinds, strict=True)
+            ),
+            tuple((slot.holder, slot.node, base, written) for _, slot, written, base in read),
+            tuple((place.holder, place.keys, place.values) for place in self.watch.places),
+            UNSET,
+            tuple(self.empty),
+            tuple(self.getters),
+            self.scalars.ctypes.data,
+            tuple((partial(np.empty, shape, dtype), base) for shape, dtype, base in self.fresh),
+            tuple(self.cleared),
+            tuple((sink_of(grad), _Later(self, grad)) for grad in plan.grads),
+            tuple(self.effects),
+            None if one else self._structured,
+            _raise_label,
+        )
+
     # Whether it fits
 
     def accepts(self, args: Sequence[Any]) -> list[Any] | None:
         """The arrays of plain positional arguments when this recording fits them."""
         if not self.flat or len(args) != len(self.kinds) or state.grad is not self.grad:
+            return None
+        if flags.device != self.device:
             return None
         arrays = []
         for x, (kind, shape, dtype) in zip(args, self.kinds, strict=True):
@@ -229,7 +274,7 @@ class Recording:
                 continue
             wrong = run.run()
             if wrong is not None:
-                raise label_error("cross_entropy", wrong[1], wrong[2])
+                _raise_label(wrong)
         return self._finish(made)
 
     def _look_up(self) -> None:
@@ -281,8 +326,11 @@ class Recording:
             sink_of(grad).grad = _Later(self, grad)
         for effect in self.effects:
             effect()
-        start = len(plan.rebound)
-        values = iter(made[start:])
+        return self._structured(made[len(plan.rebound) :])
+
+    def _structured(self, made: Sequence[Any]) -> Any:
+        """What the function returns, with these arrays as its tensors."""
+        values = iter(made)
         filled = [
             Tensor(next(values)) if tensor else y
             for y, tensor in zip(self.results, self.is_tensor, strict=True)
@@ -321,6 +369,11 @@ class Recording:
             "threads": plan.threads,
             "kernels": "native" if native.available() else f"numpy ({native.why_not()})",
         }
+
+
+def _raise_label(wrong: Any) -> None:
+    """Raise for what an engine found: ("label", value, classes)."""
+    raise label_error("cross_entropy", wrong[1], wrong[2])
 
 
 def _traced_call(f: Callable[..., Any], args: Any, kwargs: Any) -> Any:

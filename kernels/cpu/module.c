@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "program.h"
+#include "replay.h"
 
 static const char *const dtype_names[DTYPES] = {"f4", "f8", "b1", "i1", "i2", "i4",
                                                 "i8", "u1", "u2", "u4", "u8"};
@@ -509,7 +510,9 @@ static PyObject *program_bind(PyObject *o, PyObject *const *args, Py_ssize_t cou
 // Below this a run is over before giving the GIL up and taking it back would pay.
 #define GIL_NS 10000.0
 
-static PyObject *program_run_method(PyObject *o, PyObject *Py_UNUSED(none)) {
+Program *program_of(PyObject *o) { return &((ProgramObject *)o)->program; }
+
+PyObject *program_run_method(PyObject *o, PyObject *Py_UNUSED(none)) {
     ProgramObject *self = (ProgramObject *)o;
     Program *p = &self->program;
     if (self->unbound) {
@@ -628,7 +631,7 @@ static int native_exec(PyObject *module) {
         if (name) PyTuple_SET_ITEM(opcodes, i, name);
     }
     int failed = !type || !opcodes || PyModule_AddObjectRef(module, "Program", type) ||
-                 PyModule_AddObjectRef(module, "OPCODES", opcodes);
+                 PyModule_AddObjectRef(module, "OPCODES", opcodes) || replay_add(module);
     Py_XDECREF(type);
     Py_XDECREF(opcodes);
     return failed ? -1 : 0;
