@@ -430,12 +430,13 @@ def test_no_name_is_defined_twice():
 
 
 def test_names_are_the_same_under_numpy_and_gg():
-    missing = [name for name in names.__all__ if not callable(getattr(gg, name))]
+    brackets = ("c_", "r_")
+    missing = [n for n in names.__all__ if n not in brackets and not callable(getattr(gg, n))]
     assert not missing
     assert [name for name in names.__all__ if not hasattr(np, name)] == []
 
 
-@pytest.mark.parametrize("name", sorted(set(names.__all__) - set(names.ALIASES)))
+@pytest.mark.parametrize("name", sorted(set(names.__all__) - {*names.ALIASES, "c_", "r_"}))
 def test_signatures_are_numpys(name):
     """Our parameters are NumPy's, in its order, with its defaults; some of the last are missing."""
     ours = inspect.signature(getattr(gg, name)).parameters
@@ -648,3 +649,27 @@ def test_scipy_minimize():
 
     found = optimize.least_squares(misfit, np.zeros(2), jac=gg.jacobian(misfit))
     np.testing.assert_allclose(found.x, [0, 1], atol=1e-8)
+
+
+BRACKETS = {
+    "r_": lambda m, x, y: m.r_[x, 0.1, y, 1:4, 0:1:3j],
+    "r_ rows": lambda m, x, y: m.r_[x[None, :], np.ones((2, 3))],
+    "r_ alone": lambda m, x, y: m.r_[x],
+    "c_": lambda m, x, y: m.c_[np.ones(3), x, x * 2],
+    "c_ rows": lambda m, x, y: m.c_[x[None, :], y[None, :], 0.1],
+    "c_ stacks": lambda m, x, y: m.c_[x.reshape(1, 3, 1), x.reshape(1, 3, 1)],
+}
+
+
+@pytest.mark.parametrize("name", BRACKETS)
+def test_brackets(name):
+    f, x, y = BRACKETS[name], real(3), real(2)
+    got = f(gg, gg.asarray(x), gg.asarray(y))
+    np.testing.assert_array_equal(got.numpy(), f(np, x, y), strict=True)
+    gg.testing.gradcheck(lambda x, y: f(gg, x, y), (x, y))
+
+
+def test_brackets_without_directives():
+    with pytest.raises(DtypeError, match=r"\[r_\] takes no directives.*; try"):
+        gg.r_["0,2", gg.ones(2)]
+    assert repr(gg.c_) == "gpugrad.c_"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad.aval import normalize_axis
-from gpugrad.errors import ShapeError, message
+from gpugrad.errors import DtypeError, ShapeError, message
 from gpugrad.late import functions
 from gpugrad.namespace.creation import asarray, astype
 from gpugrad.namespace.lifting import along, together
@@ -17,12 +17,14 @@ __all__ = [
     "append",
     "array_split",
     "block",
+    "c_",
     "column_stack",
     "concatenate",
     "dsplit",
     "dstack",
     "hsplit",
     "hstack",
+    "r_",
     "split",
     "vsplit",
     "vstack",
@@ -158,3 +160,40 @@ def vsplit(ary: Any, indices_or_sections: Any) -> list[Tensor]:
 def dsplit(ary: Any, indices_or_sections: Any) -> list[Tensor]:
     """`split` along the third axis."""
     return split(ary, indices_or_sections, 2)
+
+
+class _Brackets:
+    """``r_[a, 0.5, 1:4]`` one after the other along the first axis, ``c_[a, b]`` side by side.
+
+    In the brackets stand arrays, numbers, and slices for ranges, ``0:1:5j`` for five numbers from 0
+    to 1. Side by side is along the last axis, vectors as columns.
+
+    >>> import gpugrad as gg
+    >>> gg.r_[gg.zeros(1), 0.5, 1:3].tolist(), gg.c_[gg.ones(2), gg.zeros(2)].tolist()
+    ([0.0, 0.5, 1.0, 2.0], [[1.0, 0.0], [1.0, 0.0]])
+    """
+
+    def __init__(self, name: str, columns: bool) -> None:
+        self.name = name
+        self.columns = columns
+
+    def __repr__(self) -> str:
+        return f"gpugrad.{self.name}"
+
+    def __getitem__(self, key: Any) -> Tensor:
+        parts = key if isinstance(key, tuple) else (key,)
+        if any(isinstance(part, str) for part in parts):
+            hint = "gg.concatenate or gg.stack"
+            raise DtypeError(message(self.name, "takes no directives", parts, hint))
+        xs = together(
+            *[np.r_[part].tolist() if isinstance(part, slice) else part for part in parts]
+        )
+        if not self.columns:
+            return functions.concat([atleast_1d(x) for x in xs], axis=0)
+        columns = [functions.reshape(x, (-1, 1)) if x.ndim < 2 else x for x in xs]
+        return functions.concat(columns, axis=-1)
+
+
+# NumPy's own run on values only: they read what stands in the brackets as arrays.
+r_ = _Brackets("r_", columns=False)
+c_ = _Brackets("c_", columns=True)
