@@ -99,6 +99,8 @@ class Op:
         """
         if state.special:
             return _bind_special(self, xs, params)
+        if Tensor not in map(type, xs):
+            return _evaluate(self, xs, params)
         values = []
         nodes = []
         data = None
@@ -115,8 +117,6 @@ class Op:
                 values.append(x if type(x) in WEAK else _admit(x, xs))
                 nodes.append(None)
             bit += bit
-        if data is None:
-            return _evaluate(self, values, params)
         try:
             if type(data) is _ndarray:
                 y = self.forward(np, *values, **params)
@@ -198,12 +198,14 @@ def _lived(x: Any) -> Any:
     return Tensor(concrete(x._data), x._node) if type(x) is Tensor else x
 
 
-def _evaluate(op: Op, values: list[Any], params: dict[str, Any]) -> Any:
+def _evaluate(op: Op, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
     """``op`` on bare arrays, giving a bare array."""
-    for value in values:
-        if type(value) is not _ndarray and type(value) not in WEAK:
-            return op.forward(backend.of(value).xp, *values, **params)
-    return op.forward(np, *values, **params)
+    for x in xs:
+        if type(x) is not _ndarray and type(x) not in WEAK:
+            values = [x if type(x) in WEAK else _admit(x, xs) for x in xs]
+            some = next(value for value in values if type(value) not in WEAK)
+            return op.forward(backend.of(some).xp, *values, **params)
+    return op.forward(np, *xs, **params)
 
 
 def _explain(op: Op, values: list[Any], params: dict[str, Any], error: Exception) -> Exception:

@@ -58,6 +58,8 @@ def seed(name: str, root: Tensor, gradient: Any = None) -> Tensor:
             rule = "a complex number has a gradient for each of its two parts"
             hint = "gg.real(y), gg.imag(y) or gg.abs(y) of it, or gg.vjp with a cotangent"
             raise GradientError(message(name, rule, root.dtype, hint))
+        if type(root._data) is np.ndarray:
+            return Tensor(np.ones(root._data.shape, root._data.dtype))
         return functions.ones_like(root.detach())
     # Copied: it may become somebody's gradient as it is, and an array stays the caller's.
     copy = None if isinstance(gradient, Tensor) else True
@@ -287,7 +289,7 @@ class Pass:
         else:
             if c.shape != node.shape:
                 c = sum_to(c, node.shape)
-            if c.dtype != node.dtype:
+            if c.dtype is not node.dtype and c.dtype != node.dtype:
                 c = ops.astype(c, dtype=node.dtype)
             if before is None:
                 cotangents[node] = c
@@ -323,11 +325,14 @@ class Pass:
 
     def deliver(self, node: Node, g: Cotangent) -> Cotangent:
         """Hooks first, then keep: in ``results`` if it was asked for, else in the node's sink."""
-        value = g if type(g) is Tensor else Tensor(backend.of(g).xp.asarray(g))
+        if type(g) is np.ndarray:
+            value = Tensor(g)
+        else:
+            value = g if type(g) is Tensor else Tensor(backend.of(g).xp.asarray(g))
         if value._node is not None and not self.create_graph:
             value = value.detach()  # a rule gave one of its inputs back
         sink = node.sink
-        if sink is not None:
+        if sink is not None and sink.hooks:
             for hook in list(sink.hooks.values()):
                 replaced = hook(value)
                 if replaced is not None:

@@ -58,8 +58,8 @@ def sigmoid_bwd(dy: Array, y: Array) -> tuple[Array, Array]:
     ([0.25, 0.25], [0.5])
     """
     m, n = y.shape
-    dtype = np.result_type(dy, y)
-    if dtype == np.float16:
+    dtype = y.dtype if y.dtype is dy.dtype else np.result_type(dy, y)
+    if dtype.char == "e":
         dz, db = sigmoid_bwd(dy.astype(np.float32), y.astype(np.float32))
         return dz.astype(dtype), db.astype(dtype)
     rows = max(1, _BLOCK_BYTES // max(1, n * dtype.itemsize))

@@ -112,8 +112,8 @@ def tables(record: Record, rows: Summary) -> list[Table]:
                 body.append([case, *shown])
         return Table(title, note, header, body + ([ending] if ending and len(body) > 1 else []))
 
-    threaded = [CONTENDERS[n].label for n in names if CONTENDERS[n].threads]
-    best = f" {' and '.join(threaded)}: the best of several thread counts." if threaded else ""
+    counts = sorted({r["options"].get("threads", 1) for r in record["results"]})
+    best = f" The best of {' or '.join(map(str, counts))} threads." if len(counts) > 1 else ""
     made = [
         table(
             "Time",

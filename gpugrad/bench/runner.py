@@ -45,6 +45,15 @@ STEERING = (
     "TORCH",
 )
 
+# What a process is told how many threads its products may use by; the native core's too.
+BLAS_THREADS = (
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "GPUGRAD_NUM_THREADS",
+)
+
 LIMIT_S = 1200  # for one answer; torch.compile may take minutes
 PAUSE_S = 0.05  # idle threads of the contender before spin about this long
 
@@ -79,7 +88,10 @@ class Worker:
         plan: Plan,
         values: int,
     ) -> None:
-        own = contender.own
+        own, blas_threads = contender.own, {}
+        if contender.threads == "blas" and "threads" in options:
+            blas_threads = dict.fromkeys(BLAS_THREADS, str(options["threads"]))
+            options = {}
         job = {
             "file": str(contender.path),
             "kind": case_kind,
@@ -99,7 +111,7 @@ class Worker:
         script = str(Path(__file__).with_name("worker.py"))
         self._process = subprocess.Popen(
             [python, script, json.dumps(job)],
-            env=environment(plan.device),
+            env=environment(plan.device) | blas_threads,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -262,8 +274,11 @@ def _entries(
         contender = CONTENDERS[name]
         if kind not in contender.kinds:
             continue
-        counts = contender.threads and plan.device == "cpu"
-        for options in [{"threads": n} for n in thread_counts(cores())] if counts else [{}]:
+        variants: list[dict[str, Any]] = [{}]
+        if contender.threads and plan.device == "cpu":
+            # ten values need no second thread
+            variants = [{"threads": n} for n in thread_counts(1 if kind == "Chain" else cores())]
+        for options in variants:
             # asked anew each time: the one before may have found the library missing
             results = [r for r in record["results"] if r["contender"] == name]
             if not any(r["status"] in ("absent", "skipped") for r in results):
@@ -292,12 +307,12 @@ def cores() -> int:
 
 
 def thread_counts(most: int) -> list[int]:
-    """1, 2, 4, … and ``most``.
+    """1, 4, 16, … and ``most``.
 
-    >>> thread_counts(6)
-    [1, 2, 4, 6]
+    >>> thread_counts(2), thread_counts(12)
+    ([1, 2], [1, 4, 12])
     """
-    return sorted({most, *[1 << k for k in range(most.bit_length())]} - {0})
+    return sorted({most, *[4**k for k in range(most.bit_length()) if 4**k < most]})
 
 
 def described(case: Case) -> dict[str, Any]:

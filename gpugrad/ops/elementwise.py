@@ -280,6 +280,11 @@ isnan = elementwise("isnan", lambda xp, x: xp.isnan(x))
 def _logistic(xp: Any, x: Any) -> Any:
     # exp overflows to inf below -88 (float32), and 1/(1+inf) is the right answer, 0.
     with np.errstate(over="ignore"):
+        if type(x) is np.ndarray and x.ndim and x.dtype.kind == "f":
+            y = np.negative(x)  # one array, not four: a third of the time at a few MiB
+            np.exp(y, out=y)
+            y += 1
+            return np.reciprocal(y, out=y)
         return 1 / (1 + xp.exp(-x))
 
 

@@ -267,8 +267,9 @@ def check_range(op: str, indices: Any, size: int) -> None:
     """Raise `BoundsError` unless every index is in ``0..size-1``; negative ones do not wrap."""
     if not indices.size:
         return
-    low, high = int(indices.min()), int(indices.max())
-    if low < 0 or high >= size:
+    unsigned = indices.view(f"u{indices.dtype.itemsize}")  # where a negative one is huge
+    if int(unsigned.max()) >= size:
+        low, high = int(indices.min()), int(indices.max())
         raise label_error(op, low if low < 0 else high, size)
 
 

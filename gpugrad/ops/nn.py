@@ -14,10 +14,10 @@ from gpugrad.ops.reduce import sum_
 
 def _exps(xp: Any, x: Any, axis: int) -> tuple[Any, Any, Any]:
     """x − max, its exp, and the sum of that; half precision sums in float32."""
-    shifted = x - xp.max(x, axis=axis, keepdims=True)
+    shifted = x - x.max(axis=axis, keepdims=True)
     e = xp.exp(shifted)
-    wide = np.float32 if x.dtype == np.float16 else None
-    return shifted, e, xp.sum(e, axis=axis, keepdims=True, dtype=wide)
+    wide = np.float32 if x.dtype.char == "e" else None
+    return shifted, e, e.sum(axis=axis, keepdims=True, dtype=wide)
 
 
 def _softmax(xp: Any, x: Any, axis: int) -> Any:
@@ -78,7 +78,11 @@ def _cross_entropy_aval(z: Aval, t: Aval) -> Aval:
 
 def _residual(z: Any, t: Any) -> Any:
     """∂loss/∂z = softmax(z) − one_hot(t)."""
-    return softmax(z, axis=1) - one_hot(t, classes=z.shape[1], dtype=z.dtype)
+    p = softmax(z, axis=1)
+    if type(p) is np.ndarray:  # of the backward pass alone: written to
+        p[np.arange(len(p)), t] -= 1
+        return p
+    return p - one_hot(t, classes=z.shape[1], dtype=z.dtype)
 
 
 # Loss of each row: logsumexp(z) − z[t].

@@ -38,10 +38,11 @@ def _nonempty(name: str) -> Any:
     return aval
 
 
-def _accumulate(reduce: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
-    if x.dtype == np.float16:
-        return reduce(x, axis=axis, keepdims=keepdims, dtype=np.float32).astype(np.float16)
-    return reduce(x, axis=axis, keepdims=keepdims)
+def _accumulate(name: str, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    reduce = getattr(x, name)  # the method: np.sum and its like spend more than a small sum takes
+    if x.dtype.char == "e":
+        return reduce(axis=axis, keepdims=keepdims, dtype=np.float32).astype(np.float16)
+    return reduce(axis=axis, keepdims=keepdims)
 
 
 def _kept(g: Any, shape: Shape, axis: tuple[int, ...]) -> Any:
@@ -63,7 +64,7 @@ def _count(shape: Shape, axis: tuple[int, ...]) -> int:
 
 sum_ = Op(
     "sum",
-    lambda xp, x, *, axis, keepdims: _accumulate(xp.sum, x, axis, keepdims),
+    lambda xp, x, *, axis, keepdims: _accumulate("sum", x, axis, keepdims),
     _sum_dtype,
     vjp=[lambda g, like, *, axis: _spread(g, like.shape, axis)],
     jvp="linear",
@@ -72,8 +73,10 @@ sum_ = Op(
 
 
 def _mean(xp: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
-    if _count(x.shape, axis):
-        return _accumulate(xp.mean, x, axis, keepdims)
+    if n := _count(x.shape, axis):
+        if x.dtype.char in "fd":  # the method would spend more than a small mean takes
+            return x.sum(axis=axis, keepdims=keepdims) / n
+        return _accumulate("mean", x, axis, keepdims)
     return xp.full(_reduced(x.shape, axis, keepdims), xp.nan, x.dtype)  # NumPy would also warn
 
 
@@ -149,7 +152,7 @@ def _prod_tangent(dx: Any, x: Any, *, axis: tuple[int, ...], keepdims: bool) -> 
 
 prod = Op(
     "prod",
-    lambda xp, x, *, axis, keepdims: _accumulate(xp.prod, x, axis, keepdims),
+    lambda xp, x, *, axis, keepdims: _accumulate("prod", x, axis, keepdims),
     _sum_dtype,
     vjp=[
         lambda g, x, *, axis: _kept(g, x.shape, axis) * conjugate(_others(x, axis)) if x.size else x

@@ -30,13 +30,14 @@ def _update(name: str, states: int, step: Step) -> Op:
         if not reuse:
             written = [xp.array(a, order="C") for a in written]
         gradient = xp.ascontiguousarray(g)
-        if gradient.dtype == np.float16:  # g² underflows, and so does 1e-8
+        if gradient.dtype.char == "e":  # g² underflows, and so does 1e-8
             gradient = gradient.astype(np.float32)
+        if p.ndim and (xp is not np or p.size <= _BLOCK):
+            step(xp, written[0], gradient, *written[1:], *scalars, **settings)
+            return tuple(written)
         flat = [a.reshape(-1) for a in (written[0], gradient, *written[1:])]
-        n = p.size
-        block = _BLOCK if xp is np else max(n, 1)
-        for start in range(0, n, block):
-            step(xp, *[a[start : start + block] for a in flat], *scalars, **settings)
+        for start in range(0, p.size, _BLOCK):
+            step(xp, *[a[start : start + _BLOCK] for a in flat], *scalars, **settings)
         return tuple(written)
 
     def aval(p: Aval, g: Aval, *rest: Aval, **settings: Any) -> Any:

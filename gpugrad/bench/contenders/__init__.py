@@ -20,7 +20,8 @@ class Contender:
     kinds: tuple[str, ...] = ("Mlp",)
     devices: tuple[str, ...] = ("cpu", "cuda")
     own: bool = False  # runs in this interpreter, beside this gpugrad
-    threads: bool = False  # does best on a number of threads that must be found
+    # Does best on a number of threads that must be found; who takes it: an option, or its BLAS.
+    threads: str = ""
     look: tuple[str, str] = ("#7F7F7F", "*")  # colour and mark in plots
 
     @property
@@ -38,7 +39,13 @@ _TORCH = ("torch.py", ("torch",))
 # Colours: Okabe and Ito 2008, told apart by colour-blind readers.
 CONTENDERS = {
     "gpugrad": Contender(
-        "gpugrad", "gpugrad.py", ("gpugrad",), kinds=_BOTH, own=True, look=("#0072B2", "o")
+        "gpugrad",
+        "gpugrad.py",
+        ("gpugrad",),
+        kinds=_BOTH,
+        own=True,
+        threads="blas",
+        look=("#0072B2", "o"),
     ),
     "gpugrad-compiled": Contender(
         "gpugrad compiled",
@@ -46,14 +53,21 @@ CONTENDERS = {
         ("gpugrad",),
         {"compiled": True},
         own=True,
+        threads="blas",
         look=("#D55E00", "s"),
     ),
     "numpy": Contender(
-        "NumPy by hand", "numpy.py", ("numpy",), devices=("cpu",), own=True, look=("#000000", "x")
+        "NumPy by hand",
+        "numpy.py",
+        ("numpy",),
+        devices=("cpu",),
+        own=True,
+        threads="blas",
+        look=("#000000", "x"),
     ),
-    "torch": Contender("PyTorch", *_TORCH, kinds=_BOTH, threads=True, look=("#009E73", "D")),
+    "torch": Contender("PyTorch", *_TORCH, kinds=_BOTH, threads="option", look=("#009E73", "D")),
     "torch-compile": Contender(
-        "torch.compile", *_TORCH, {"mode": "default"}, threads=True, look=("#56B4E9", "^")
+        "torch.compile", *_TORCH, {"mode": "default"}, threads="option", look=("#56B4E9", "^")
     ),
     # the two modes that capture CUDA graphs
     "torch-reduce-overhead": Contender(
@@ -77,6 +91,7 @@ CONTENDERS = {
         ("autograd",),
         kinds=_BOTH,
         devices=("cpu",),
+        threads="blas",
         look=("#E69F00", "<"),
     ),
 }
