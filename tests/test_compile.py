@@ -208,11 +208,17 @@ def test_one_thread_or_more_and_no_native_core_agree() -> None:
     for threads, native in ((1, True), (2, True), (3, True), (1, False)):
         model, _, step = mlp_step("Adam", sizes=(12, 64, 64, 5), lr=1e-3, dtype=np.float64)()
         big = np.tile(X.astype("f8"), (40, 1)), np.tile(LABELS, 40)
+
+        def returning(x: Any, y: Any, step: Any = step, model: Any = model) -> Any:
+            loss = step(x, y)
+            return loss, loss, *[p.grad for p in model.parameters()]
+
         with gg.config.override(native=native):
-            compiled = gg.compile(step, threads=threads)
+            compiled = gg.compile(returning, threads=threads)
             for _ in range(20):
-                compiled(*big)
-        results.append([p.detach().numpy(copy=True) for p in model.parameters()])
+                returned = compiled(*big)
+        kept = [*returned, *[p.detach() for p in model.parameters()]]
+        results.append([value.numpy(copy=True) for value in kept])
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             np.testing.assert_allclose(a, b, 1e-9, 1e-9)

@@ -82,6 +82,8 @@ class Plan:
         self.folded: dict[Buffer, Gemm] = {}
         if self.rows is None:
             self._fold_updates()
+        else:
+            self._gather(self.rows)
         self.grads = self._gradients()
         self.segments: list[Segment] = []
         if self.rows is not None:
@@ -328,6 +330,17 @@ class Plan:
 
     # The batch cut over threads
 
+    def _gather(self, rows: "_Rows") -> None:
+        """Each thread has its part of a sum over rows: a result that is one needs them added."""
+        for i, node in enumerate(rows.later):
+            if isinstance(node, Copy) and node.source.buffer in rows.reduced:
+                rows.later[i] = _identity(node.source, node.target)
+        for node in rows.during:
+            for view in node.writes:
+                if view.buffer in rows.reduced and view.buffer in self.alias:
+                    target = whole(self.alias.pop(view.buffer), view.shape)
+                    rows.later.append(_identity(view, target))
+
     def _by_rows(self, rows: "_Rows") -> None:
         private = rows.private()
         for buffer in private:
@@ -365,6 +378,14 @@ def _in_step(node: Node, target: Buffer, source: View) -> bool:
     if isinstance(node, Chain) and source.buffer not in node.stores:
         return not any(view.buffer is target for view in node.reads)
     return True
+
+
+def _identity(source: View, target: View) -> Chain:
+    """A copy as a chain, which adds up what the threads have of a sum."""
+    chain = Chain(target.shape, target.buffer.dtype)
+    chain.values[target.buffer] = chain.builder.operand(source, source.size == 1)
+    chain.stores[target.buffer] = target
+    return chain
 
 
 def _sgd_update(node: Chain) -> tuple[View, View | None, float, View] | None:
