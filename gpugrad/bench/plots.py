@@ -43,8 +43,8 @@ def figures(record: Mapping[str, Any], rows: Rows) -> list[Figure]:
     for title, caption, draw, height in (
         (
             "Time against size",
-            "A step's time over the FLOP of its matrix products. The grey line is the measured "
-            "GEMM rate: no step can lie below it. Bars span the rounds.",
+            "A step's time over the FLOP of its matrix products. The grey line is what the "
+            "products alone take at the measured GEMM rate. Bars span the rounds.",
             _sizes,
             (5.0, 5.6),
         ),
@@ -141,11 +141,13 @@ def _split_rows(rows: Rows) -> list[Mapping[str, Any]]:
 def _split_height(cases: Cases, rows: Rows) -> tuple[float, float]:
     """Inches for two columns of panels, and for one."""
     bars = max(1, len({row["contender"] for row in _split_rows(rows)}))
-    panel = 0.75 + 0.28 * bars
+    panel = 0.6 + 0.28 * bars
     return 0.5 + panel * -(-len(cases) // 2), 0.6 + panel * len(cases)
 
 
 def _split(canvas: Any, record: Mapping[str, Any], cases: Cases, rows: Rows, wide: bool) -> None:
+    from matplotlib.ticker import EngFormatter
+
     own = _split_rows(rows)
     columns = 2 if wide else 1
     panels = canvas.subplots(-(-len(cases) // columns), columns, squeeze=False).ravel()
@@ -157,14 +159,14 @@ def _split(canvas: Any, record: Mapping[str, Any], cases: Cases, rows: Rows, wid
             row = next((r for r in own if (r["case"], r["contender"]) == (case, name)), None)
             left = 0.0
             for phase, value in (row["phases_s"] if row else {}).items():
-                panel.barh(place, 1e6 * value, left=left, color=PHASES[phase], height=0.7)
-                left += 1e6 * value
+                panel.barh(place, value, left=left, color=PHASES[phase], height=0.7)
+                left += value
         panel.set_yticks(range(len(names)), [CONTENDERS[n].label for n in names])
         panel.invert_yaxis()
         panel.set_title(case, fontsize=10, loc="left")
-        panel.set_xlabel("µs", fontsize=9)
+        panel.xaxis.set_major_formatter(EngFormatter("s"))
         panel.tick_params(axis="x", labelsize=8)
-        panel.locator_params(axis="x", nbins=5)
+        panel.locator_params(axis="x", nbins=4)
     handles = [_patch(colour) for colour in PHASES.values()]
     canvas.legend(handles, list(PHASES), loc="outside upper center", ncols=3)
 

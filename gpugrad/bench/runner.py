@@ -293,7 +293,8 @@ def _difference(values: list[float], wanted: list[float], tolerance: float) -> s
     """What is wrong with ``values``, or nothing."""
     if np.allclose(values, wanted, rtol=tolerance, atol=0):
         return ""
-    return f"computes {values}, where float64 NumPy computes {wanted}"
+    got, right = (", ".join(f"{v:.6g}" for v in vs) for vs in (values, wanted))
+    return f"computes {got}, where float64 NumPy computes {right}"
 
 
 # The machine
