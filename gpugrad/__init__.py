@@ -12,6 +12,7 @@ from gpugrad import config, errors, fuse, namespace, ops, tape
 from gpugrad.backend import cuda_available
 from gpugrad.function import Function, checkpoint
 from gpugrad.namespace import *  # noqa: F403
+from gpugrad.namespace.creation import tensor as array
 from gpugrad.tensor import Tensor, enable_grad, is_grad_enabled, no_grad
 from gpugrad.transforms import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 
@@ -24,6 +25,7 @@ __array_api_version__ = "2025.12"
 __all__ = [
     "Function",
     "Tensor",
+    "array",
     "checkpoint",
     "config",
     "cuda_available",
@@ -47,6 +49,7 @@ __all__ = [
     "value_and_grad",
     "vjp",
     *namespace.__all__,
+    *namespace.ON_DEMAND,
 ]
 
 del fuse, ops, tape  # imported for what they declare
@@ -60,6 +63,9 @@ def __getattr__(name: str) -> Any:
         return import_module("gpugrad.compiler").compile
     if name in _ON_DEMAND:
         return import_module(f"gpugrad.{name}")
+    if name in namespace.ON_DEMAND:
+        value = globals()[name] = getattr(namespace, name)
+        return value
     raise AttributeError(f"module 'gpugrad' has no attribute {name!r}")
 
 

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
         def __setattr__(self, name: str, value: Any) -> None: ...
 
 else:
-    _Late = SimpleNamespace
+
+    class _Late(SimpleNamespace):
+        def __getattr__(self, name: str) -> Any:
+            """What is not there yet is looked for by ``find``, and kept."""
+            find = self.__dict__.get("find")
+            if find is None:
+                raise AttributeError(name)
+            setattr(self, name, find(name))
+            return self.__dict__[name]
+
 
 ops = _Late()
 functions = _Late()

@@ -11,9 +11,10 @@ import numpy as np
 from gpugrad.aval import normalize_axis
 from gpugrad.errors import DtypeError, message
 from gpugrad.late import functions, ops
-from gpugrad.namespace import numpy as composed
 from gpugrad.namespace.lifting import leaves, together
 from gpugrad.namespace.numpy import statistics
+from gpugrad.namespace.numpy.arranging import ravel, transpose
+from gpugrad.namespace.numpy.elementwise import around
 from gpugrad.namespace.numpy.ranges import line
 from gpugrad.tensor import Tensor
 
@@ -110,7 +111,7 @@ def _clip(a: Any, a_min: Any = None, a_max: Any = None, min: Any = None, max: An
 
 
 def _take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> Tensor:
-    x = _lifted(a) if axis is not None else composed.ravel(a)
+    x = _lifted(a) if axis is not None else ravel(a)
     axis = normalize_axis("take", axis or 0, x.ndim)
     places: Any = indices if isinstance(indices, Tensor) else np.asarray(indices)
     if mode != "raise":
@@ -122,20 +123,20 @@ def _take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") ->
 def _reshape(a: Any, shape: Any, order: str = "C") -> Tensor:
     if order == "F":
         sizes = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
-        return composed.transpose(functions.reshape(composed.transpose(a), sizes[::-1]))
+        return transpose(functions.reshape(transpose(a), sizes[::-1]))
     return functions.reshape(a, shape)
 
 
 def _ordering(name: str) -> Callable[..., Tensor]:
     def ordering(a: Any, axis: int | None = -1) -> Tensor:
-        x = composed.ravel(a) if axis is None else a
+        x = ravel(a) if axis is None else a
         return getattr(functions, name)(x, axis=-1 if axis is None else axis)  # type: ignore[no-any-return]
 
     return ordering
 
 
 def _take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Tensor:
-    x = composed.ravel(arr) if axis is None else arr
+    x = ravel(arr) if axis is None else arr
     return functions.take_along_axis(x, indices, axis=-1 if axis is None else axis)
 
 
@@ -213,7 +214,7 @@ ADAPTED: dict[str, Callable[..., Any]] = {
     "prod": _totalled("prod", 1, "multiply"),
     "real": lambda val: functions.real(val) if val.dtype.kind == "c" else val,
     "reshape": _reshape,
-    "round": composed.around,
+    "round": around,
     "sort": _ordering("sort"),
     "squeeze": lambda a, axis=None: _lifted(a).squeeze(axis),
     "std": _spread("std"),

@@ -7,7 +7,6 @@ functions of `gpugrad.linalg` stand in their own module.
 from collections.abc import Sequence
 from itertools import combinations
 from math import prod
-from string import ascii_letters
 from typing import Any
 
 import numpy as np
@@ -19,19 +18,6 @@ from gpugrad.namespace.array import expand_dims, matmul, moveaxis, reshape, sum
 from gpugrad.namespace.creation import asarray, astype
 from gpugrad.namespace.lifting import together
 from gpugrad.tensor import Tensor
-
-__all__ = [
-    "diagonal",
-    "dot",
-    "einsum",
-    "inner",
-    "kron",
-    "outer",
-    "tensordot",
-    "trace",
-    "vdot",
-    "vecdot",
-]
 
 
 def einsum(subscripts: Any, /, *operands: Any) -> Tensor:
@@ -74,6 +60,8 @@ def einsum(subscripts: Any, /, *operands: Any) -> Tensor:
 
 Term = tuple[Tensor, str]
 
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
 
 def _lettered(*args: Any) -> tuple[str, tuple[Any, ...]]:
     """The form with lists of integers in the form with letters, which have the same order."""
@@ -85,10 +73,10 @@ def _lettered(*args: Any) -> tuple[str, tuple[Any, ...]]:
         rule = "subscripts are a string that comes first, or a list behind each operand"
         raise DtypeError(message("einsum", rule, got, hint))
     numbers = sorted({int(i) for labels in given for i in labels if i is not Ellipsis})
-    if len(numbers) > len(ascii_letters):
-        rule = f"at most {len(ascii_letters)} different indices"
+    if len(numbers) > len(_LETTERS):
+        rule = f"at most {len(_LETTERS)} different indices"
         raise ShapeError(message("einsum", rule, len(numbers)))
-    letters: dict[Any, str] = dict(zip(numbers, sorted(ascii_letters), strict=False))
+    letters: dict[Any, str] = dict(zip(numbers, _LETTERS, strict=False))
     letters[Ellipsis] = "..."
     groups = ["".join(letters[i] for i in labels) for labels in given]
     if not output:

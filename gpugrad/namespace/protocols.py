@@ -12,12 +12,13 @@ import numpy as np
 
 from gpugrad.errors import DtypeError, message
 from gpugrad.late import functions, ops
-from gpugrad.namespace import info
+from gpugrad.namespace import ON_DEMAND, info
 from gpugrad.namespace import numpy as composed
 from gpugrad.namespace.adapted import ADAPTED
 from gpugrad.namespace.array import spread
 from gpugrad.namespace.lifting import as_written, host, leaves, together
-from gpugrad.namespace.numpy import writing
+from gpugrad.namespace.numpy import calculus
+from gpugrad.namespace.numpy.elementwise import conjugate
 from gpugrad.operators import refuse_numpy
 from gpugrad.rules import is_variadic, names
 from gpugrad.tensor import Dual, Tensor
@@ -64,12 +65,12 @@ def _matvec(a: Any, x: Any) -> Tensor:
 
 
 def _vecmat(x: Any, a: Any) -> Tensor:
-    return functions.matmul(composed.conjugate(functions.asarray(x))[..., None, :], a)[..., 0, :]
+    return functions.matmul(conjugate(functions.asarray(x))[..., None, :], a)[..., 0, :]
 
 
 # Ufuncs that are not one op. What an op of NumPy's name is for, `ops` knows.
 _BY_HAND: dict[str, Callable[..., Any]] = {
-    "conjugate": lambda x: composed.conjugate(functions.asarray(x)),
+    "conjugate": lambda x: conjugate(functions.asarray(x)),
     "matmul": lambda a, b: functions.matmul(a, b),
     "matvec": _matvec,
     "vecdot": lambda a, b, axis=-1: functions.vecdot(a, b, axis=axis),
@@ -133,7 +134,7 @@ def _reduce(name: str, options: dict[str, Any]) -> Any:
 
 def _accumulate(name: str, options: dict[str, Any]) -> Any:
     given = {"axis": 0} | _given(options)
-    running = {"add": composed.cumsum, "multiply": composed.cumprod}.get(name)
+    running = {"add": calculus.cumsum, "multiply": calculus.cumprod}.get(name)
     if running is None or not given.keys() <= {"axis", "dtype"}:
         return None
     return lambda x: running(x, **given)
@@ -229,7 +230,9 @@ def array_function(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     instead = _stand_in if name in _OF_SHAPES else host if name in _PRINTING else None
     if instead is not None:
         return func(*map(instead, args), **{key: instead(x) for key, x in kwargs.items()})
-    if plan.ours is None or (name in writing.__all__ and not isinstance(args[0], Tensor)):
+    if plan.ours is None or (
+        ON_DEMAND.get(name) == "numpy.writing" and not isinstance(args[0], Tensor)
+    ):
         return _on_values(func, name, args, kwargs)
     positional, options = _arguments(plan, args, kwargs)
     if plan.converts and not _PLAIN.isdisjoint(map(type, positional)):

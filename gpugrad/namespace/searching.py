@@ -19,19 +19,6 @@ from gpugrad.namespace.manipulation import take_along_axis
 from gpugrad.op import data_of
 from gpugrad.tensor import Tensor
 
-__all__ = [
-    "argsort",
-    "count_nonzero",
-    "isin",
-    "nonzero",
-    "searchsorted",
-    "sort",
-    "unique_all",
-    "unique_counts",
-    "unique_inverse",
-    "unique_values",
-]
-
 
 def argsort(x: Any, /, axis: int = -1, *, descending: bool = False, stable: bool = True) -> Tensor:
     """Indices that sort ``x`` along ``axis``; equal values keep their order, NaN counts as largest.

@@ -13,23 +13,6 @@ from gpugrad.namespace.creation import asarray
 from gpugrad.namespace.lifting import along
 from gpugrad.tensor import Tensor
 
-__all__ = [
-    "apply_along_axis",
-    "apply_over_axes",
-    "atleast_1d",
-    "atleast_2d",
-    "atleast_3d",
-    "fliplr",
-    "flipud",
-    "pad",
-    "ravel",
-    "resize",
-    "rollaxis",
-    "rot90",
-    "swapaxes",
-    "transpose",
-]
-
 
 def ravel(a: Any, order: str = "C") -> Tensor:
     """All values in one axis; the last index changes first, with ``order="F"`` the first does."""

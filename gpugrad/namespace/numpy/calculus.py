@@ -14,20 +14,6 @@ from gpugrad.namespace.numpy.arranging import atleast_1d, ravel
 from gpugrad.namespace.numpy.elementwise import conjugate
 from gpugrad.tensor import Tensor
 
-__all__ = [
-    "convolve",
-    "correlate",
-    "cross",
-    "cumprod",
-    "cumsum",
-    "ediff1d",
-    "gradient",
-    "interp",
-    "nancumprod",
-    "nancumsum",
-    "trapezoid",
-]
-
 
 def cumsum(a: Any, axis: int | None = None, dtype: Any = None) -> Tensor:
     """Running sum along ``axis``, of the flattened array by default."""

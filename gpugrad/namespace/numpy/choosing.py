@@ -14,22 +14,6 @@ from gpugrad.namespace.lifting import along, flat_unless, host, together
 from gpugrad.namespace.numpy.arranging import ravel
 from gpugrad.tensor import Tensor
 
-__all__ = [
-    "choose",
-    "compress",
-    "delete",
-    "diag",
-    "diagflat",
-    "extract",
-    "insert",
-    "ix_",
-    "piecewise",
-    "ravel_multi_index",
-    "select",
-    "trim_zeros",
-    "unravel_index",
-]
-
 
 def compress(condition: Any, a: Any, axis: int | None = None) -> Tensor:
     """The places along ``axis`` where the 1-d ``condition`` is true."""

@@ -13,21 +13,6 @@ from gpugrad.namespace.numpy.arranging import ravel
 from gpugrad.ops.index import ARRAY
 from gpugrad.tensor import Dual, Tensor
 
-__all__ = [
-    "allclose",
-    "argwhere",
-    "array_equal",
-    "array_equiv",
-    "bincount",
-    "digitize",
-    "flatnonzero",
-    "histogram",
-    "histogram2d",
-    "histogram_bin_edges",
-    "histogramdd",
-    "isclose",
-]
-
 
 def isclose(
     a: Any, b: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False

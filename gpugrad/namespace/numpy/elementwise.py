@@ -10,38 +10,6 @@ from gpugrad.namespace.creation import asarray, astype
 from gpugrad.namespace.lifting import along, floating, together
 from gpugrad.tensor import Tensor
 
-__all__ = [
-    "angle",
-    "around",
-    "cbrt",
-    "conjugate",
-    "deg2rad",
-    "degrees",
-    "divmod",
-    "exp2",
-    "fabs",
-    "float_power",
-    "fmax",
-    "fmin",
-    "fmod",
-    "frexp",
-    "heaviside",
-    "i0",
-    "iscomplex",
-    "isneginf",
-    "isposinf",
-    "isreal",
-    "logaddexp2",
-    "modf",
-    "nan_to_num",
-    "rad2deg",
-    "radians",
-    "real_if_close",
-    "sinc",
-    "spacing",
-    "unwrap",
-]
-
 
 def cbrt(x: Any, /) -> Tensor:
     """``∛x``, of negative numbers too; the derivative at 0, which is infinite, counts as 0.

@@ -13,23 +13,6 @@ from gpugrad.namespace.lifting import along, together
 from gpugrad.namespace.numpy.arranging import atleast_1d, atleast_2d, atleast_3d
 from gpugrad.tensor import Tensor
 
-__all__ = [
-    "append",
-    "array_split",
-    "block",
-    "c_",
-    "column_stack",
-    "concatenate",
-    "dsplit",
-    "dstack",
-    "hsplit",
-    "hstack",
-    "r_",
-    "split",
-    "vsplit",
-    "vstack",
-]
-
 
 def concatenate(arrays: Sequence[Any], axis: int | None = 0, *, dtype: Any = None) -> Tensor:
     """``arrays`` one after the other along ``axis``; with None, all flattened first.

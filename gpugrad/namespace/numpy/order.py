@@ -13,19 +13,6 @@ from gpugrad.namespace.creation import asarray
 from gpugrad.namespace.lifting import flat_unless, floating, host
 from gpugrad.tensor import Tensor
 
-__all__ = [
-    "argpartition",
-    "lexsort",
-    "median",
-    "nanmedian",
-    "nanpercentile",
-    "nanquantile",
-    "partition",
-    "percentile",
-    "quantile",
-    "sort_complex",
-]
-
 
 def _interpolated(alpha: float, beta: float) -> Callable[[Any, Any], Any]:
     return lambda n, q: n * q + (alpha + q * (1 - alpha - beta)) - 1

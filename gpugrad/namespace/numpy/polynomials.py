@@ -14,20 +14,6 @@ from gpugrad.namespace.numpy.calculus import convolve
 from gpugrad.namespace.numpy.choosing import trim_zeros
 from gpugrad.tensor import Tensor
 
-__all__ = [
-    "poly",
-    "polyadd",
-    "polyder",
-    "polydiv",
-    "polyfit",
-    "polyint",
-    "polymul",
-    "polysub",
-    "polyval",
-    "roots",
-    "vander",
-]
-
 
 def polyval(p: Any, x: Any) -> Tensor:
     """``p₀xⁿ⁻¹ + … + pₙ₋₁``, the highest power first, by Horner's rule.

@@ -9,13 +9,6 @@ from gpugrad.namespace.creation import asarray
 from gpugrad.namespace.lifting import floating, together
 from gpugrad.tensor import Tensor
 
-__all__ = [
-    "geomspace",
-    "identity",
-    "logspace",
-    "tri",
-]
-
 
 def identity(n: int, dtype: Any = None) -> Tensor:
     """The ``n × n`` unit matrix, float32 by default."""

@@ -11,8 +11,6 @@ from gpugrad.namespace.searching import runs
 from gpugrad.op import data_of
 from gpugrad.tensor import Tensor
 
-__all__ = ["intersect1d", "setdiff1d", "setxor1d", "union1d", "unique"]
-
 
 def unique(
     ar: Any,

@@ -15,24 +15,6 @@ from gpugrad.namespace.numpy.choosing import diag
 from gpugrad.namespace.numpy.elementwise import conjugate
 from gpugrad.tensor import Tensor
 
-__all__ = [
-    "amax",
-    "amin",
-    "average",
-    "corrcoef",
-    "cov",
-    "nanargmax",
-    "nanargmin",
-    "nanmax",
-    "nanmean",
-    "nanmin",
-    "nanprod",
-    "nanstd",
-    "nansum",
-    "nanvar",
-    "ptp",
-]
-
 
 def amax(a: Any, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
     """NumPy's name of `max`."""

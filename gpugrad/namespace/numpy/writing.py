@@ -13,8 +13,6 @@ from gpugrad.namespace.creation import asarray, astype
 from gpugrad.namespace.lifting import as_written, host
 from gpugrad.tensor import Tensor
 
-__all__ = ["copyto", "fill_diagonal", "place", "put", "put_along_axis", "putmask"]
-
 
 def copyto(dst: Any, src: Any, casting: str = "same_kind", where: Any = True) -> None:
     """Set ``dst`` to ``src`` where ``where``."""
