@@ -556,12 +556,12 @@ class Step:
         if k == len(self.w) - 1:
             reduction = (*kind, 0, to_operand, scale, accumulate)
             return chain("f4", shape, [at(d)], [], reductions=[reduction], chunked=chunked)
-        code = [("sub", 2, 1, -1), ("mul", 0, 1, -1), ("mul", 4, 3, -1)]
+        code = [("sub", 2, 1, -1), ("mul", 1, 3, -1), ("mul", 0, 4, -1)]
         reduction = (*kind, 5, to_operand, scale, accumulate)
         return chain("f4", shape, [at(d), at(h)], code, [(5, at(d))], [reduction], [1.0], chunked)
 
     def rows(self, batch: int, sizes: list[int], mode: str, threads: int) -> Any:
-        chunk = 32
+        chunk = getattr(self, "chunk", 32)
         o = Builder()
         used = 0
 

@@ -47,44 +47,59 @@ static int64_t take(int64_t *used, int64_t bytes) {
     return at;
 }
 
-// add, sub, mul followed by one more of them, or by sigmoid, tanh, max: the fused opcode, and
-// whether the pair's result is its first or second operand.
-static int fused(int first, int second, bool is_second_operand) {
+// The operation that does two in one pass, or -1; `side` says which operand of the second is the
+// result of the first.
+static int fused(int first, int second, int side) {
     static const struct {
-        int first, second, swapped, op;
+        int first, second, side, op;
     } table[] = {
-#define PAIR(f, s, fs, sf) {OP_##f, OP_##s, 0, OP_##fs}, {OP_##f, OP_##s, 1, OP_##sf},
-        PAIR(add, add, add_add, add_add) PAIR(add, sub, add_sub, add_rsub)
-        PAIR(add, mul, add_mul, add_mul) PAIR(sub, add, sub_add, sub_add)
-        PAIR(sub, sub, sub_sub, sub_rsub) PAIR(sub, mul, sub_mul, sub_mul)
-        PAIR(mul, add, mul_add, mul_add) PAIR(mul, sub, mul_sub, mul_rsub)
-        PAIR(mul, mul, mul_mul, mul_mul) PAIR(add, max, add_max, add_max)
+#define PAIR(f, s, as_first, as_second) \
+    {OP_##f, OP_##s, 0, OP_##as_first}, {OP_##f, OP_##s, 1, OP_##as_second},
+        PAIR(add, add, add_add, add_add)
+        PAIR(add, sub, add_sub, add_rsub)
+        PAIR(add, mul, add_mul, add_mul)
+        PAIR(add, max, add_max, add_max)
+        PAIR(sub, add, sub_add, sub_add)
+        PAIR(sub, sub, sub_sub, sub_rsub)
+        PAIR(sub, mul, sub_mul, sub_mul)
+        PAIR(mul, add, mul_add, mul_add)
+        PAIR(mul, sub, mul_sub, mul_rsub)
+        PAIR(mul, mul, mul_mul, mul_mul)
+        PAIR(gt, mul, gt_mul, gt_mul)
+        PAIR(sub_mul, mul, sub_mul_mul, sub_mul_mul)
+        PAIR(mul_rsub, mul, mul_rsub_mul, mul_rsub_mul)
 #undef PAIR
         {OP_add, OP_sigmoid, 0, OP_add_sigmoid},
         {OP_add, OP_tanh, 0, OP_add_tanh},
     };
     for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
-        if (table[i].first == first && table[i].second == second &&
-            table[i].swapped == is_second_operand) {
+        if (table[i].first == first && table[i].second == second && table[i].side == side) {
             return table[i].op;
         }
     }
     return -1;
 }
 
-// Joins a line with the only one that uses it. The joined line stands where the second stood.
-static void fuse_lines(Chain *c, Line *line, bool *live, const int *uses, const bool *kept) {
-    int first_line = c->inputs + c->constants;
+// Joins a line with the only one that uses it; it then stands where the second stood, its operands
+// those of the first and after them the other one of the second.
+static void fuse_lines(const Chain *c, Line *line, bool *live, const int *uses, const bool *kept) {
+    const int first_line = c->inputs + c->constants;
     for (int i = 0; i < c->lines; i++) {
         Line *second = &line[i];
         for (int side = 0; live[i] && side < 2; side++) {
-            int value = side ? second->b : second->a;
-            int j = value - first_line;
-            if (value < first_line || uses[value] != 1 || kept[value] || !live[j]) continue;
-            int op = fused(line[j].op, second->op, side);
+            int value = second->operand[side], other = second->operand[1 - side];
+            const Line *first = &line[value - first_line];
+            if (value < first_line || uses[value] != 1 || kept[value]) continue;
+            int op = fused(first->op, second->op, side);
             if (op < 0) continue;
-            *second = (Line){op, line[j].a, line[j].b, side ? second->a : second->b};
-            live[j] = false;
+            live[value - first_line] = false;
+            *second = *first;
+            second->op = op;
+            for (int k = 0; k < 4; k++) {
+                if (second->operand[k] >= 0) continue;
+                second->operand[k] = other;
+                break;
+            }
             break;
         }
     }
@@ -125,19 +140,18 @@ const char *chain_prepare(Chain *c, const Isa *isa) {
     for (int i = c->lines - 1; i >= 0; i--) {
         live[i] = kept[first_line + i] || uses[first_line + i];
         if (!live[i]) continue;
-        uses[line[i].a]++;
-        if (line[i].b >= 0) uses[line[i].b]++;
-        if (line[i].c >= 0) uses[line[i].c]++;
+        for (int k = 0; k < 4; k++) {
+            if (line[i].operand[k] >= 0) uses[line[i].operand[k]]++;
+        }
     }
     fuse_lines(c, line, live, uses, kept);
 
     // The line that reads a value last; c->lines for what stores and reductions read.
     for (int v = 0; v < values; v++) last[v] = kept[v] ? c->lines : -1;
     for (int i = 0; i < c->lines; i++) {
-        if (!live[i]) continue;
-        int read[3] = {line[i].a, line[i].b, line[i].c};
-        for (int j = 0; j < 3; j++) {
-            if (read[j] >= 0 && last[read[j]] < i) last[read[j]] = i;
+        for (int k = 0; live[i] && k < 4; k++) {
+            int read = line[i].operand[k];
+            if (read >= 0 && last[read] < i) last[read] = i;
         }
     }
 
@@ -182,14 +196,22 @@ const char *chain_prepare(Chain *c, const Isa *isa) {
     c->steps = 0;
     for (int i = 0; i < c->lines; i++) {
         if (!live[i]) continue;
-        const Line *l = &line[i];
-        int read[3] = {l->a, l->b < 0 ? l->a : l->b, l->c < 0 ? l->a : l->c}, value = first_line + i;
-        c->step[c->steps++] = (Step){c->kernels->loop[l->op], value, read[0], read[1], read[2]};
+        int value = first_line + i, read[4];
+        for (int k = 0; k < 4; k++) read[k] = line[i].operand[line[i].operand[k] < 0 ? 0 : k];
+        Step *step = &c->step[c->steps++];
+        *step = (Step){c->kernels->loop[line[i].op], NULL, value, read[0], read[1], read[2], read[3], 0};
+        for (int r = 0; r < c->reductions && c->kernels->summed[line[i].op]; r++) {
+            Reduction *sum = &c->reduction[r];
+            if (sum->value != value || sum->axis != ROWS || sum->kind != SUM || step->summed) continue;
+            step->summed = c->kernels->summed[line[i].op];
+            step->reduction = r;
+            sum->rides = true;
+        }
         // A buffer read here for the last time may hold the result: loops work in place.
-        for (int j = 0; j < 3; j++) {
-            int v = read[j];
-            bool own = c->buffer[v] >= 0 && last[v] == i;
-            bool again = (j > 0 && read[0] == v) || (j > 1 && read[1] == v);
+        for (int k = 0; k < 4; k++) {
+            int v = read[k];
+            bool own = c->buffer[v] >= 0 && last[v] == i, again = false;
+            for (int j = 0; j < k; j++) again |= read[j] == v;
             if (v < c->inputs && own) own = c->input[v].how == EACH_BLOCK;
             if (own && !again) spare[spares++] = c->buffer[v];
         }
@@ -232,7 +254,7 @@ static void fold(const Chain *c, int kind, char *tile, int64_t rows) {
     while (rows > 1) {
         int64_t half = rows / 2;
         char *upper = tile + (rows - half) * c->cols * item;
-        joining(c, kind)(half * c->cols, tile, tile, upper, upper);
+        joining(c, kind)(half * c->cols, tile, tile, upper, upper, upper);
         rows -= half;
     }
 }
@@ -280,6 +302,11 @@ static void store_block(const Chain *c, const Operand *o, char *to, const char *
 static int64_t reach(const Chain *c, const Operand *o, int64_t row, int64_t col) {
     int64_t step = c->flat ? even_step(o, c) : o->col;
     return (row * o->row + col * step) * item_bytes[o->dtype];
+}
+
+// Where the sums over rows of a block's values are taken.
+static char *sums_at(const Chain *c, const Reduction *r, const Place *at, int64_t col) {
+    return at->scratch + (c->narrow ? r->tile : r->partial + col * item_bytes[c->type]);
 }
 
 void chain_run(const Chain *c, const Place *at, int64_t first, int64_t end) {
@@ -356,24 +383,30 @@ void chain_run(const Chain *c, const Place *at, int64_t first, int64_t end) {
                 }
             }
             for (const Step *s = c->step; s < c->step + c->steps; s++) {
-                s->loop(n, value[s->to], value[s->a], value[s->b], value[s->c]);
+                if (!s->summed) {
+                    s->loop(n, value[s->to], value[s->a], value[s->b], value[s->c], value[s->d]);
+                    continue;
+                }
+                char *sums = sums_at(c, &c->reduction[s->reduction], at, col);
+                if (row == row0) memset(sums, 0, n * item);
+                s->summed(n, value[s->to], value[s->a], value[s->b], value[s->c], value[s->d], sums);
             }
             for (int i = 0; i < c->reductions; i++) {
                 const Reduction *r = &c->reduction[i];
                 char *partial = at->scratch + r->partial, *from = value[r->value];
-                if (r->axis == ROWS) {
-                    char *sums = c->narrow ? at->scratch + r->tile : partial + col * item;
+                if (r->axis == ROWS && !r->rides) {
+                    char *sums = sums_at(c, r, at, col);
                     if (row == row0) {
                         memcpy(sums, from, n * item);
                     } else {
-                        joining(c, r->kind)(n, sums, sums, from, from);
+                        joining(c, r->kind)(n, sums, sums, from, from, from);
                     }
                 } else if (r->axis == ALL) {
                     double whole, piece = c->kernels->reduce(r->kind, n, from);
                     memcpy(&whole, partial, sizeof whole);
                     whole = together(r->kind, whole, piece);
                     memcpy(partial, &whole, sizeof whole);
-                } else {
+                } else if (r->axis == COLS) {
                     for (int64_t j = 0; j < rows; j++) {
                         double of_row = nothing(r->kind);
                         if (col > col0) memcpy(&of_row, partial, sizeof of_row);
@@ -424,7 +457,7 @@ void chain_finish(const Chain *c, const Place *at, char *const *scratch, int par
         }
         for (int t = 1; t < parts; t++) {
             char *part = scratch[t] + r->partial;
-            joining(c, r->kind)(c->cols, whole, whole, part, part);
+            joining(c, r->kind)(c->cols, whole, whole, part, part, part);
         }
         if (r->to.dtype == c->type && (r->to.col == 1 || c->cols == 1)) {
             k->finish(r->kind, c->cols, to, whole, r->scale, r->accumulate);

@@ -9,7 +9,7 @@
 #if TYPE == F4_TYPE
 #define BITS uint32_t
 #define MANTISSA_BITS 23
-#define EXPONENT_BIAS 127u
+#define EXPONENT_BIAS 127
 #define ROUND_MAGIC 12582912.0f  // 1.5 * 2^23: adding it rounds to an integer in the low bits
 #define LN2_HI 0.693359375f
 #define LN2_LO -2.12194440e-4f
@@ -25,7 +25,7 @@ static const T FN(log_tail)[] = {0.666666856033f, 0.399885509889f, 0.29590317357
 #else
 #define BITS uint64_t
 #define MANTISSA_BITS 52
-#define EXPONENT_BIAS 1023ull
+#define EXPONENT_BIAS 1023
 #define ROUND_MAGIC 6755399441055744.0  // 1.5 * 2^52
 #define LN2_HI 6.93147180369123816490e-01
 #define LN2_LO 1.90821492927058770002e-10
@@ -55,9 +55,9 @@ INLINE T FN(from_bits)(BITS bits) {
     return u.x;
 }
 
-// 2^k for a whole k, given as k + ROUND_MAGIC, of a normal result.
-INLINE T FN(power_of_2)(T shifted) {
-    return FN(from_bits)((FN(bits)(shifted) + EXPONENT_BIAS) << MANTISSA_BITS);
+// 2^(k + more), of a normal result, for a whole k given as k + ROUND_MAGIC.
+INLINE T FN(power_of_2)(T shifted, int more) {
+    return FN(from_bits)((FN(bits)(shifted) + EXPONENT_BIAS + (BITS)more) << MANTISSA_BITS);
 }
 
 INLINE T FN(polynomial)(T x, const T *c, int terms) {
@@ -67,46 +67,49 @@ INLINE T FN(polynomial)(T x, const T *c, int terms) {
 }
 #define POLYNOMIAL(x, c) FN(polynomial)(x, FN(c), sizeof FN(c) / sizeof(T))
 
-// e^r - 1 for x = k ln 2 + r; x is in EXP_LOW..EXP_HIGH or NaN.
-INLINE T FN(reduced_expm1)(T x, T *k) {
-    T whole = FMA(x, C(1.44269504088896340736), ROUND_MAGIC) - ROUND_MAGIC;
-    T r = FMA(whole, -LN2_LO, FMA(whole, -LN2_HI, x));
-    *k = whole;
+// e^r - 1 for x = k ln 2 + r; k comes as k + ROUND_MAGIC. x is in EXP_LOW..EXP_HIGH or NaN.
+INLINE T FN(reduced_expm1)(T x, T *shifted) {
+    *shifted = FMA(x, C(1.44269504088896340736), ROUND_MAGIC);
+    T k = *shifted - ROUND_MAGIC, r = FMA(k, -LN2_LO, FMA(k, -LN2_HI, x));
     return FMA(r * r, POLYNOMIAL(r, exp_tail), r);
 }
 
-INLINE T FN(clamp)(T x, T low, T high) {  // NaN stays
-    x = x < low ? low : x;
-    return x > high ? high : x;
-}
+// One instruction each; the second operand is the result where one is NaN.
+INLINE T FN(least)(T x, T y) { return x < y ? x : y; }
+INLINE T FN(most)(T x, T y) { return x > y ? x : y; }
 
 // Two factors 2^(k/2), since 2^k itself need not be a normal number.
 INLINE T FN(exp)(T x) {
-    T k, tail = FN(reduced_expm1)(FN(clamp)(x, EXP_LOW, EXP_HIGH), &k);
-    T half = FMA(k, C(0.5), ROUND_MAGIC);
+    T shifted, tail = FN(reduced_expm1)(FN(least)(EXP_HIGH, FN(most)(EXP_LOW, x)), &shifted);
+    T k = shifted - ROUND_MAGIC, half = FMA(k, C(0.5), ROUND_MAGIC);
     T rest = (k - (half - ROUND_MAGIC)) + ROUND_MAGIC;
-    return (1 + tail) * FN(power_of_2)(half) * FN(power_of_2)(rest);
+    return (1 + tail) * FN(power_of_2)(half, 0) * FN(power_of_2)(rest, 0);
 }
 
 INLINE T FN(expm1)(T x) {
-    T k, tail = FN(reduced_expm1)(FN(clamp)(x, C(-50.0), EXP_HIGH), &k);
-    T half = FN(power_of_2)((k - 1) + ROUND_MAGIC);  // 2^k would overflow at the top
+    T shifted, tail = FN(reduced_expm1)(FN(least)(EXP_HIGH, FN(most)(C(-50.0), x)), &shifted);
+    T half = FN(power_of_2)(shifted, -1);  // 2^k would overflow at the top
     T y = 2 * FMA(half, tail, half - C(0.5));
     return x == 0 ? x : y;  // -0
 }
 
-// e^-|x| is at most 1, so nothing overflows; it is the numerator where x < 0, so tiny results keep
-// their digits.
+// e^-|x|: nothing overflows, so one factor will do, and a constant one for tiny results.
+INLINE T FN(exp_of_minus_abs)(T x) {
+    T low = FN(from_bits)(FN(bits)(x) | (BITS)1 << (8 * sizeof(T) - 1));  // written as -fabs(x),
+    T shifted, tail = FN(reduced_expm1)(FN(most)(EXP_LOW, low), &shifted);  // GCC takes four more
+    const int up = EXPONENT_BIAS / 2;
+    return (1 + tail) * FN(power_of_2)(shifted, up) * FN(power_of_2)(ROUND_MAGIC, -up);
+}
+
+// e^-|x| is the numerator where x < 0, so tiny results keep their digits.
 INLINE T FN(sigmoid)(T x) {
-    T k, low = -M(__builtin_fabs)(x), tail = FN(reduced_expm1)(low < EXP_LOW ? EXP_LOW : low, &k);
-    T scaled = (1 + tail) * FN(power_of_2)((k + EXPONENT_BIAS / 2) + ROUND_MAGIC);
-    T e = scaled * FN(from_bits)((BITS)(EXPONENT_BIAS - EXPONENT_BIAS / 2) << MANTISSA_BITS);
+    T e = FN(exp_of_minus_abs)(x);
     return (x < 0 ? e : 1) / (1 + e);
 }
 
 INLINE T FN(tanh)(T x) {
     T twice = 2 * M(__builtin_fabs)(x);
-    T e = FN(expm1)(twice > 2 * TANH_IS_1 ? 2 * TANH_IS_1 : twice);
+    T e = FN(expm1)(FN(least)(2 * TANH_IS_1, twice));
     return M(__builtin_copysign)(e / (e + 2), x);
 }
 
@@ -114,7 +117,7 @@ INLINE T FN(log)(T x) {
     bool tiny = x < TINIEST_NORMAL;
     BITS bits = FN(bits)(tiny ? x * (T)((BITS)1 << MANTISSA_BITS) : x);
     // The exponent of the power of 2 that brings x into sqrt(1/2)..sqrt(2), still biased.
-    BITS k_bits = (bits + (EXPONENT_BIAS << MANTISSA_BITS) - SQRT_HALF_BITS) >> MANTISSA_BITS;
+    BITS k_bits = (bits + ((BITS)EXPONENT_BIAS << MANTISSA_BITS) - SQRT_HALF_BITS) >> MANTISSA_BITS;
     T f = FN(from_bits)(bits - ((k_bits - EXPONENT_BIAS) << MANTISSA_BITS)) - 1;
     T two_to_mantissa = (T)((BITS)1 << MANTISSA_BITS);  // k_bits to T, as no vector instruction can
     T k = FN(from_bits)(k_bits | FN(bits)(two_to_mantissa)) - (two_to_mantissa + EXPONENT_BIAS);

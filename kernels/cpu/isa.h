@@ -6,8 +6,11 @@
 #define INLINE static inline __attribute__((always_inline))
 #ifdef __clang__
 #define VECTOR_LOOP _Pragma("clang loop vectorize(assume_safety)")
+#define ONE_LOOP
 #else
 #define VECTOR_LOOP _Pragma("GCC ivdep")
+// No second version of a loop for strides of 1: the two together run out of registers.
+#define ONE_LOOP __attribute__((optimize("no-version-loops-for-strides")))
 #endif
 
 // Fused where that is one instruction; a call into libm would cost more than the loop. Built with

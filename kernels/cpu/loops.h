@@ -24,17 +24,31 @@
 
 // ---- elementwise ---------------------------------------------------------------------------------
 
+#define OPERANDS const void *a_, const void *b_, const void *c_, const void *d_
+#define READ_OPERANDS                                 \
+    const T *a = a_, *b = b_, *c = c_, *d = d_;       \
+    (void)b, (void)c, (void)d;
 #define LOOP(name, expression)                                                               \
-    static void FN(loop_##name)(int64_t n, void *to, const void *a_, const void *b_,         \
-                                const void *c_) {                                            \
+    static void FN(loop_##name)(int64_t n, void *to, OPERANDS) {                             \
+        READ_OPERANDS                                                                        \
         T *out = to;                                                                         \
-        const T *a = a_, *b = b_, *c = c_;                                                   \
-        (void)b, (void)c;                                                                    \
         VECTOR_LOOP for (int64_t i = 0; i < n; i++) out[i] = (expression);                   \
+    }
+#define SUMMED_LOOP(name, expression)                                                        \
+    LOOP(name, expression)                                                                   \
+    static void FN(summed_##name)(int64_t n, void *to, OPERANDS, void *sums_) {              \
+        READ_OPERANDS                                                                        \
+        T *out = to, *sums = sums_;                                                          \
+        VECTOR_LOOP for (int64_t i = 0; i < n; i++) {                                        \
+            T y = (expression);                                                              \
+            out[i] = y;                                                                      \
+            sums[i] += y;                                                                    \
+        }                                                                                    \
     }
 #define X a[i]
 #define Y b[i]
 #define Z c[i]
+#define W d[i]
 
 INLINE T FN(sign)(T x) { return x > 0 ? 1 : x < 0 ? -1 : x == 0 ? 0 : x; }
 
@@ -103,7 +117,7 @@ LOOP(isinf, M(__builtin_fabs)(X) == INF_T)
 LOOP(isfinite, M(__builtin_fabs)(X) < INF_T)
 LOOP(mulz, X == 0 && X * Y != X * Y ? 0 : X * Y)
 
-// Two roundings each, as the two operations would: fusion changes no bit.
+// Rounded after each operation: fusion changes no bit.
 LOOP(add_add, (X + Y) + Z)
 LOOP(add_sub, (X + Y) - Z)
 LOOP(add_rsub, Z - (X + Y))
@@ -119,14 +133,16 @@ LOOP(mul_mul, (X * Y) * Z)
 LOOP(add_sigmoid, FN(sigmoid)(X + Y))
 LOOP(add_tanh, FN(tanh)(X + Y))
 LOOP(add_max, FN(larger)(X + Y, Z))
+SUMMED_LOOP(sub_mul_mul, ((X - Y) * Z) * W)
+SUMMED_LOOP(mul_rsub_mul, (Z - X * Y) * W)
+SUMMED_LOOP(gt_mul, (X > Y) * Z)
 
 #if TYPE == F4_TYPE
 // e^(y ln x) in double where x is positive and finite; the many special cases are libm's.
-static void loop_pow_f4(int64_t n, void *to, const void *a_, const void *b_, const void *c_) {
+static void loop_pow_f4(int64_t n, void *to, OPERANDS) {
     enum { STRIP = 64 };
-    const float *a = a_, *b = b_;
+    READ_OPERANDS
     float *out = to, x[STRIP], y[STRIP];  // copies, for `to` may be a or b
-    (void)c_;
     for (int64_t start = 0; start < n; start += STRIP) {
         int count = (int)smaller(STRIP, n - start), odd = 0;
         for (int i = 0; i < count; i++) {
@@ -147,6 +163,7 @@ LOOP(pow, pow(X, Y))
 #undef X
 #undef Y
 #undef Z
+#undef W
 
 // ---- memory --------------------------------------------------------------------------------------
 
@@ -297,7 +314,7 @@ static void FN(exp_rows)(int64_t rows, int64_t cols, const T *z, int64_t z_row, 
         }
         VECTOR_LOOP for (int64_t j = 0; j < cols; j++) out[j] = in[j] - top;
     }
-    FN(loop_exp)(rows * cols, e, d, d, d);
+    FN(loop_exp)(rows * cols, e, d, d, d, d);
     for (int64_t i = 0; i < rows; i++) {
         const T *in = e + i * cols;
         if (cols >= 64) {
@@ -335,7 +352,7 @@ static int64_t FN(cross_entropy)(const CrossEntropy *q) {
         FN(exp_rows)(rows, cols, (const T *)q->z + first * q->z_row, q->z_row, d, e, sum);
         if (q->loss) {
             T *loss = (T *)q->loss + first * q->loss_row;
-            FN(loop_log)(rows, log_sum, sum, sum, sum);
+            FN(loop_log)(rows, log_sum, sum, sum, sum, sum);
             for (int64_t i = 0; i < rows; i++) {
                 int64_t t = FN(label)(q->t_dtype, q->t, (first + i) * q->t_row);
                 loss[i * q->loss_row] = log_sum[i] - d[i * cols + t];
@@ -366,7 +383,7 @@ static void FN(softmax)(const Softmax *q) {
     for (int64_t first = 0; first < q->rows; first += most) {
         int64_t rows = smaller(most, q->rows - first);
         FN(exp_rows)(rows, cols, (const T *)q->x + first * q->x_row, q->x_row, d, e, sum);
-        if (q->log) FN(loop_log)(rows, sum, sum, sum, sum);
+        if (q->log) FN(loop_log)(rows, sum, sum, sum, sum, sum);
         for (int64_t i = 0; i < rows; i++) {
             T *out = (T *)q->y + (first + i) * q->y_row, s = q->log ? sum[i] : 1 / sum[i];
             const T *in = (q->log ? d : e) + i * cols;
@@ -383,8 +400,10 @@ static void FN(softmax)(const Softmax *q) {
 
 #define LOOP_ENTRY(name, operands) FN(loop_##name),
 #define FUSED_ENTRY(name) FN(loop_##name),
+#define SUMMED_ENTRY(name) [OP_##name] = FN(summed_##name),
 static const Kernels FN(kernels) = {
     .loop = {OPCODES(LOOP_ENTRY) FUSED(FUSED_ENTRY)},
+    .summed = {SUMMED(SUMMED_ENTRY)},
     .load = FN(load),
     .store = FN(store),
     .load_rows = FN(load_rows),
@@ -404,7 +423,11 @@ static const Kernels FN(kernels) = {
 #undef FMA
 #undef BLOCK
 #undef LOOP
+#undef SUMMED_LOOP
+#undef OPERANDS
+#undef READ_OPERANDS
 #undef LOOP_ENTRY
+#undef SUMMED_ENTRY
 #undef FUSED_ENTRY
 #undef VECTOR
 #undef VECTOR_FMA

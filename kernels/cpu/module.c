@@ -166,14 +166,13 @@ static bool read_value(PyObject *o, int64_t values, int *to) {
 }
 
 static bool read_line(PyObject *o, int64_t values, Line *to) {
-    int *operand[3] = {&to->a, &to->b, &to->c};
     if (!is_tuple(o, 4, "a line of code is (opcode, a, b, c)") ||
         !read_name(item(o, 0), opcode_names, SINGLE_OPS, "no such opcode", &to->op)) {
         return false;
     }
-    for (int i = 0; i < 3; i++) {
-        *operand[i] = -1;
-        if (i < opcode_arity[to->op] && !read_value(item(o, i + 1), values, operand[i])) return false;
+    for (int i = 0; i < 4; i++) to->operand[i] = -1;
+    for (int i = 0; i < opcode_arity[to->op]; i++) {
+        if (!read_value(item(o, i + 1), values, &to->operand[i])) return false;
     }
     return true;
 }

@@ -55,17 +55,26 @@ static inline char *address(const Operand *o, const Place *at) {
     X(remainder, 2) X(lt, 2) X(le, 2) X(gt, 2) X(ge, 2) X(eq, 2) X(ne, 2) X(and, 2) X(or, 2)     \
     X(xor, 2) X(not, 1) X(where, 3) X(isnan, 1) X(isinf, 1) X(isfinite, 1) X(mulz, 2)
 
-// X(name): two operations in one pass, (a . b) . c; chain.c puts them in the place of pairs.
+// X(name): two or three operations in one pass; chain.c puts them in the place of single ones.
 #define FUSED(X)                                                                                 \
     X(add_add) X(add_sub) X(add_rsub) X(add_mul) X(sub_add) X(sub_sub) X(sub_rsub) X(sub_mul)    \
-    X(mul_add) X(mul_sub) X(mul_rsub) X(mul_mul) X(add_sigmoid) X(add_tanh) X(add_max)
+    X(mul_add) X(mul_sub) X(mul_rsub) X(mul_mul) X(add_sigmoid) X(add_tanh) X(add_max)           \
+    SUMMED(X)
+
+// X(name): the backward of sigmoid, tanh and relu, which may also add up columns as they go.
+#define SUMMED(X) X(sub_mul_mul) X(mul_rsub_mul) X(gt_mul)
 
 #define NAME_OPCODE(name, operands) OP_##name,
 #define NAME_FUSED(name) OP_##name,
 enum { OPCODES(NAME_OPCODE) SINGLE_OPS, FUSED_BEFORE = SINGLE_OPS - 1, FUSED(NAME_FUSED) ALL_OPS };
 
-// to[i] = a[i] . b[i] . c[i] for i < n. `to` may be one of a, b, c; otherwise nothing overlaps.
-typedef void (*Loop)(int64_t n, void *to, const void *a, const void *b, const void *c);
+// to[i] = a[i] . b[i] . c[i] . d[i] for i < n. `to` may be one of them; otherwise nothing overlaps.
+typedef void (*Loop)(int64_t n, void *to, const void *a, const void *b, const void *c,
+                     const void *d);
+
+// The same, and sums[i] += to[i].
+typedef void (*SummedLoop)(int64_t n, void *to, const void *a, const void *b, const void *c,
+                           const void *d, void *sums);
 
 enum { SUM, MAX, MIN, KINDS };  // reductions
 
@@ -98,6 +107,7 @@ typedef struct {
 // The loops of one instruction set for one type, float or double; T is that type.
 typedef struct {
     Loop loop[ALL_OPS];
+    SummedLoop summed[ALL_OPS];  // null but for SUMMED
     // n values of `dtype`, `stride` elements apart, to T and back.
     void (*load)(int dtype, int64_t n, void *to, const void *from, int64_t stride);
     void (*store)(int dtype, int64_t n, void *to, int64_t stride, const void *from);
@@ -126,7 +136,7 @@ const Isa *isa_at(int i);               // the i-th this CPU has, best first; nu
 enum { BLOCK_BYTES = 4096, ALIGN = 64 };
 
 #define SOFTMAX_WORK(cols) (2 * ((cols) > 1024 ? (cols) : 1024) + 2 * 1024 + 64)
-enum { SMALL_GEMM_WORK = 128 * 160 };
+enum { SMALL_GEMM_K = 320, SMALL_GEMM_WORK = SMALL_GEMM_K * 32 };
 
 static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }

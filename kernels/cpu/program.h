@@ -18,12 +18,15 @@ typedef struct {
     bool accumulate;
     int64_t partial;  // where its partial result lies in the thread's scratch
     int64_t tile;     // ROWS, narrow: where the sums of a block's values lie
+    bool rides;       // a step takes the sums
 } Reduction;
 
-// One pass over a block: to = a . b . c, all numbers of values.
+// One pass over a block: to = a . b . c . d, all numbers of values.
 typedef struct {
     Loop loop;
-    int16_t to, a, b, c;
+    SummedLoop summed;  // in its place, when a sum over rows rides along
+    int16_t to, a, b, c, d;
+    int16_t reduction;  // which
 } Step;
 
 typedef struct {
@@ -34,7 +37,7 @@ typedef struct {
 
 // Code as Python gives it: values are operands, then constants, then the lines.
 typedef struct {
-    int op, a, b, c;
+    int op, operand[4];  // -1: none
 } Line;
 
 enum { MAX_VALUES = 1000, MAX_THREADS = 256 };

@@ -13,35 +13,78 @@ typedef T FN(vector) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)
 #define LANES ((int)(VECTOR_BYTES / sizeof(T)))
 #define TILE_COLS (2 * LANES)
 
-// A tile of `rows` rows and `vectors` vectors; both are constants where it is inlined. Writes the
-// first `cols` columns.
-INLINE void FN(gemm_tile)(int rows, int vectors, int64_t k, const T *a, int64_t a_row,
-                          int64_t a_col, const T *b, int64_t b_row, T alpha, T beta, T *c,
-                          int64_t c_row, int cols) {
-    VECTOR sum[TILE_ROWS][2] = {{{0}}};
-    for (int64_t p = 0; p < k; p++, a += a_col, b += b_row) {
-        VECTOR y[2];
-        for (int v = 0; v < vectors; v++) y[v] = *(const VECTOR *)(b + v * LANES);
-        for (int i = 0; i < rows; i++) {
-            VECTOR x = (VECTOR){0} + a[i * a_row];
-            for (int v = 0; v < vectors; v++) sum[i][v] = VECTOR_FMA(x, y[v], sum[i][v]);
-        }
+// The sums of a tile of `rows` rows and `vectors` vectors, constants where this is inlined. They are
+// variables: an array GCC would write to memory at every step of the loop.
+INLINE void FN(tile_sums)(int rows, int vectors, int64_t k, const T *a, int64_t a_row,
+                          int64_t a_col, const T *b, int64_t b_row, VECTOR *sums) {
+#define EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
+#define DECLARE(i) VECTOR low##i = {0}, high##i = {0};
+#define MULTIPLY(i)                                                                               \
+    if (rows > i) {                                                                               \
+        VECTOR x = a[i * a_row] - (VECTOR){0}; /* minus folds away; plus would not: -0 */         \
+        low##i = VECTOR_FMA(x, low, low##i);                                                      \
+        if (vectors > 1) high##i = VECTOR_FMA(x, high, high##i);                                  \
     }
-    for (int i = 0; i < rows; i++, c += c_row) {
+#define LEAVE(i)                                                                                  \
+    if (rows > i) {                                                                               \
+        sums[i * vectors] = low##i;                                                               \
+        if (vectors > 1) sums[i * vectors + 1] = high##i;                                         \
+    }
+    EACH_ROW(DECLARE)
+    for (int64_t p = 0; p < k; p++, a += a_col, b += b_row) {
+        VECTOR low = *(const VECTOR *)b, high = low;
+        if (vectors > 1) high = *(const VECTOR *)(b + LANES);
+        EACH_ROW(MULTIPLY)
+    }
+    EACH_ROW(LEAVE)
+#undef EACH_ROW
+#undef DECLARE
+#undef MULTIPLY
+#undef LEAVE
+}
+
+// C = alpha * sums + beta * C, the first `cols` columns.
+INLINE void FN(write_tile)(int rows, int vectors, const VECTOR *sums, T alpha, T beta, T *c,
+                           int64_t c_row, int cols) {
+    for (int i = 0; i < rows; i++, c += c_row, sums += vectors) {
         if (cols == vectors * LANES) {
             for (int v = 0; v < vectors; v++) {
-                VECTOR *to = (VECTOR *)(c + v * LANES), y = alpha * sum[i][v];
+                VECTOR *to = (VECTOR *)(c + v * LANES), y = alpha * sums[v];
                 if (beta != 0) y += beta * *to;
                 *to = y;
             }
         } else {
-            VECTOR edge[2] = {{0}};  // a variable index into `sum` would move it out of registers
-            for (int v = 0; v < vectors; v++) edge[v] = alpha * sum[i][v];
-            const T *y = (const T *)edge;
-            for (int j = 0; j < cols; j++) c[j] = beta == 0 ? y[j] : beta * c[j] + y[j];
+            for (int j = 0; j < cols; j++) {
+                T y = alpha * ((const T *)sums)[j];
+                c[j] = beta == 0 ? y : beta * c[j] + y;
+            }
         }
     }
 }
+
+#define TILE(rows, vectors)                                                                       \
+    static ONE_LOOP void FN(tile_##rows##x##vectors)(const SmallGemm *q, int64_t i, int64_t j,             \
+                                            const T *panel, int64_t panel_row, int cols) {        \
+        VECTOR sums[rows * vectors];                                                              \
+        FN(tile_sums)(rows, vectors, q->k, (const T *)q->a + i * q->a_row, q->a_row, q->a_col,    \
+                      panel, panel_row, sums);                                                    \
+        FN(write_tile)(rows, vectors, sums, (T)q->alpha, (T)q->beta,                              \
+                       (T *)q->c + i * q->c_row + j, q->c_row, cols);                             \
+    }
+#define MOST_TILES(X) X(1, 1) X(1, 2) X(2, 1) X(2, 2) X(4, 1) X(4, 2)
+MOST_TILES(TILE)
+#if TILE_ROWS == 12
+TILE(12, 1)
+TILE(12, 2)
+#elif TILE_ROWS == 8
+TILE(8, 1)
+TILE(8, 2)
+#else
+TILE(6, 1)
+TILE(6, 2)
+#endif
+#undef TILE
+#undef MOST_TILES
 
 // Columns of B as rows of the panel, `cols` of `width`.
 INLINE void FN(pack)(int64_t k, int cols, int width, const T *b, int64_t b_row, int64_t b_col,
@@ -62,8 +105,7 @@ INLINE void FN(pack)(int64_t k, int cols, int width, const T *b, int64_t b_row, 
 }
 
 static void FN(small_gemm)(const SmallGemm *q) {
-    const T *a = (const T *)q->a, *b = (const T *)q->b;
-    T *c = (T *)q->c, alpha = (T)q->alpha, beta = (T)q->beta;
+    const T *b = (const T *)q->b;
     for (int64_t j = 0; j < q->n; j += TILE_COLS) {
         int cols = (int)smaller(TILE_COLS, q->n - j), width = cols > LANES ? TILE_COLS : LANES;
         const T *panel = b + j * q->b_col;
@@ -72,16 +114,16 @@ static void FN(small_gemm)(const SmallGemm *q) {
             FN(pack)(q->k, cols, width, panel, q->b_row, q->b_col, (T *)q->work);
             panel = (const T *)q->work, panel_row = width;
         }
-#define TILE(rows)                                                                                \
-    (width == LANES ? FN(gemm_tile)(rows, 1, q->k, a + i * q->a_row, q->a_row, q->a_col, panel,   \
-                                    panel_row, alpha, beta, c + i * q->c_row + j, q->c_row, cols) \
-                    : FN(gemm_tile)(rows, 2, q->k, a + i * q->a_row, q->a_row, q->a_col, panel,   \
-                                    panel_row, alpha, beta, c + i * q->c_row + j, q->c_row, cols))
+#define NAME_(rows, vectors) FN(tile_##rows##x##vectors)
+#define NAME(rows, vectors) NAME_(rows, vectors)
+#define TILE(rows) (width == LANES ? NAME(rows, 1) : NAME(rows, 2))(q, i, j, panel, panel_row, cols)
         int64_t i = 0;
         for (; i + TILE_ROWS <= q->m; i += TILE_ROWS) TILE(TILE_ROWS);
         for (; i + 4 <= q->m; i += 4) TILE(4);
         for (; i + 2 <= q->m; i += 2) TILE(2);
         for (; i < q->m; i++) TILE(1);
 #undef TILE
+#undef NAME
+#undef NAME_
     }
 }
