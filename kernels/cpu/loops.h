@@ -90,6 +90,7 @@ LOOP(cosh, M(cosh)(X))
 LOOP(asinh, M(asinh)(X))
 LOOP(acosh, M(acosh)(X))
 LOOP(atanh, M(atanh)(X))
+LOOP(pow, M(pow)(X, Y))
 LOOP(atan2, M(atan2)(X, Y))
 LOOP(hypot, M(hypot)(X, Y))
 LOOP(max, FN(larger)(X, Y))
@@ -137,29 +138,6 @@ SUMMED_LOOP(sub_mul_mul, ((X - Y) * Z) * W)
 SUMMED_LOOP(mul_rsub_mul, (Z - X * Y) * W)
 SUMMED_LOOP(gt_mul, (X > Y) * Z)
 
-#if TYPE == F4_TYPE
-// e^(y ln x) in double where x is positive and finite; the many special cases are libm's.
-static void loop_pow_f4(int64_t n, void *to, OPERANDS) {
-    enum { STRIP = 64 };
-    READ_OPERANDS
-    float *out = to, x[STRIP], y[STRIP];  // copies, for `to` may be a or b
-    for (int64_t start = 0; start < n; start += STRIP) {
-        int count = (int)smaller(STRIP, n - start), odd = 0;
-        for (int i = 0; i < count; i++) {
-            x[i] = a[start + i], y[i] = b[start + i];
-            odd |= !(x[i] > 0 && x[i] < INF_T && y[i] - y[i] == 0);
-        }
-        VECTOR_LOOP for (int i = 0; i < count; i++) {
-            out[start + i] = (float)exp_f8((double)y[i] * log_f8(x[i]));
-        }
-        for (int i = 0; odd && i < count; i++) {
-            if (!(x[i] > 0 && x[i] < INF_T && y[i] - y[i] == 0)) out[start + i] = powf(x[i], y[i]);
-        }
-    }
-}
-#else
-LOOP(pow, pow(X, Y))
-#endif
 #undef X
 #undef Y
 #undef Z
@@ -217,7 +195,6 @@ static void FN(store)(int dtype, int64_t n, void *to, int64_t stride, const void
         }
     }
 }
-#undef CASES
 
 static void FN(load_rows)(int64_t rows, int64_t cols, void *to, const void *from, int64_t row,
                           int64_t col) {
@@ -253,6 +230,11 @@ static double FN(reduce)(int kind, int64_t n, const void *from) {
         return total;
     }
     for (int j = 0; j < LANES; j++) lane[j] = in[j];
+#define HALVE(half, expression)                                               \
+    for (int j = 0; j < half; j++) {                                          \
+        T x = lane[j], y = lane[j + half];                                    \
+        lane[j] = (expression);                                               \
+    }
 #define OVER(expression)                                                      \
     for (; i + LANES <= n; i += LANES) {                                      \
         for (int j = 0; j < LANES; j++) {                                     \
@@ -264,12 +246,8 @@ static double FN(reduce)(int kind, int64_t n, const void *from) {
         T x = lane[j], y = in[i + j];                                         \
         lane[j] = (expression);                                               \
     }                                                                         \
-    for (int half = LANES / 2; half; half /= 2) {                             \
-        for (int j = 0; j < half; j++) {                                      \
-            T x = lane[j], y = lane[j + half];                                \
-            lane[j] = (expression);                                           \
-        }                                                                     \
-    }
+    HALVE(16, expression) HALVE(8, expression) HALVE(4, expression)           \
+    HALVE(2, expression) HALVE(1, expression)
     if (kind == SUM) {
         OVER(x + y)
     } else if (kind == MAX) {
@@ -278,6 +256,7 @@ static double FN(reduce)(int kind, int64_t n, const void *from) {
         OVER(FN(smaller)(x, y))
     }
 #undef OVER
+#undef HALVE
     return lane[0];
 }
 
@@ -298,79 +277,114 @@ static void FN(finish)(int kind, int64_t n, void *to, const void *from, double s
 
 // ---- rows: softmax, cross-entropy ----------------------------------------------------------------
 //
-// Blocks of whole rows: d = z - max by rows, e^d over the block at once (rows may be short, and
-// short loops do not fill vectors), then the sums by rows.
+// Long rows one at a time. Short ones do not fill vectors: STRIP of them lie side by side, turned so
+// that neighbouring values are of neighbouring rows. A NaN in a row reaches all of its results.
 
-// d and e^d for `rows` rows; sum of each row's e^d. A NaN in a row reaches all of its results.
-static void FN(exp_rows)(int64_t rows, int64_t cols, const T *z, int64_t z_row, T *d, T *e,
-                         T *sum) {
-    for (int64_t i = 0; i < rows; i++) {
-        const T *in = z + i * z_row;
-        T *out = d + i * cols, top = in[0];
-        if (cols >= 64) {
-            top = (T)FN(reduce)(MAX, cols, in);
-        } else {
-            for (int64_t j = 1; j < cols; j++) top = in[j] > top ? in[j] : top;
-        }
-        VECTOR_LOOP for (int64_t j = 0; j < cols; j++) out[j] = in[j] - top;
+enum { FN(STRIP) = 32, FN(SHORT) = 32 };
+#define STRIP FN(STRIP)
+
+typedef struct {
+    T z[FN(SHORT) * STRIP], e[FN(SHORT) * STRIP], top[STRIP], sum[STRIP], log_sum[STRIP];
+} FN(Strip);
+
+// z, e = exp(z - top) and its sum, of up to STRIP rows; lanes without a row hold zeros.
+static void FN(exp_strip)(FN(Strip) *s, int64_t rows, int64_t cols, const T *z, int64_t z_row) {
+    for (int64_t j = 0; j < cols; j++) {
+        for (int64_t i = 0; i < rows; i++) s->z[j * STRIP + i] = z[i * z_row + j];
+        for (int64_t i = rows; i < STRIP; i++) s->z[j * STRIP + i] = 0;
     }
-    FN(loop_exp)(rows * cols, e, d, d, d, d);
-    for (int64_t i = 0; i < rows; i++) {
-        const T *in = e + i * cols;
-        if (cols >= 64) {
-            sum[i] = (T)FN(reduce)(SUM, cols, in);
-        } else {
-            T total = in[0];
-            for (int64_t j = 1; j < cols; j++) total += in[j];
-            sum[i] = total;
+    for (int i = 0; i < STRIP; i++) s->top[i] = s->z[i], s->sum[i] = 0;
+    for (int64_t j = 1; j < cols; j++) {
+        for (int i = 0; i < STRIP; i++) s->top[i] = FN(most)(s->top[i], s->z[j * STRIP + i]);
+    }
+    for (int64_t j = 0; j < cols; j++) {
+        VECTOR_LOOP for (int i = 0; i < STRIP; i++) {
+            T e = FN(exp_of_minus_abs)(s->z[j * STRIP + i] - s->top[i]);
+            s->e[j * STRIP + i] = e;
+            s->sum[i] += e;
         }
+    }
+    VECTOR_LOOP for (int i = 0; i < STRIP; i++) s->log_sum[i] = FN(log)(s->sum[i]);
+}
+
+// to = e * by, turned back.
+static void FN(unturn)(const FN(Strip) *s, int64_t rows, int64_t cols, const T *by, T *to,
+                       int64_t to_row) {
+    for (int64_t j = 0; j < cols; j++) {
+        for (int64_t i = 0; i < rows; i++) to[i * to_row + j] = s->e[j * STRIP + i] * by[i];
     }
 }
 
-static int64_t FN(label)(int dtype, const char *t, int64_t at) {
-    switch (dtype) {
-        case I1: return ((const int8_t *)t)[at];
-        case I2: return ((const int16_t *)t)[at];
-        case I4: return ((const int32_t *)t)[at];
-        case I8: return ((const int64_t *)t)[at];
-        case U2: return ((const uint16_t *)t)[at];
-        case U4: return ((const uint32_t *)t)[at];
-        case U8: return (int64_t)((const uint64_t *)t)[at];
-        default: return ((const uint8_t *)t)[at];
-    }
+// The same of one long row; returns the sum.
+static T FN(exp_row)(int64_t cols, const T *z, T *e, T *top_) {
+    T top = (T)FN(reduce)(MAX, cols, z);
+    VECTOR_LOOP for (int64_t j = 0; j < cols; j++) e[j] = FN(exp_of_minus_abs)(z[j] - top);
+    *top_ = top;
+    return (T)FN(reduce)(SUM, cols, e);
 }
+
+static void FN(scale)(int64_t n, const T *from, T by, T *to) {
+    VECTOR_LOOP for (int64_t i = 0; i < n; i++) to[i] = from[i] * by;
+}
+
+// The labels of `rows` rows from `first` on; how many came before one that is out of range.
+static int64_t FN(labels)(const CrossEntropy *q, int64_t first, int64_t rows, int64_t *label) {
+    switch (q->t_dtype) {
+#define CASE(NAME, S)                                                                       \
+    case NAME: {                                                                            \
+        const S *t = (const S *)q->t + first * q->t_row;                                    \
+        for (int64_t i = 0; i < rows; i++) label[i] = (int64_t)t[i * q->t_row];             \
+        break;                                                                              \
+    }
+        CASES(CASE)
+#undef CASE
+    }
+    for (int64_t i = 0; i < rows; i++) {
+        if (label[i] < 0 || label[i] >= q->cols) return i;
+    }
+    return rows;
+}
+#undef CASES
 
 static int64_t FN(cross_entropy)(const CrossEntropy *q) {
-    int64_t cols = q->cols, most = cols < BLOCK ? BLOCK / cols : 1, wide = larger(cols, BLOCK);
-    T *d = (T *)q->work, *e = d + wide, *sum = e + wide, *log_sum = sum + BLOCK, by = (T)q->scale;
-    for (int64_t i = 0; i < q->rows; i++) {  // before anything is written
-        int64_t t = FN(label)(q->t_dtype, q->t, i * q->t_row);
-        if (t < 0 || t >= cols) return i;
+    const int64_t cols = q->cols, most = cols <= FN(SHORT) ? STRIP : 1;
+    const T *z = (const T *)q->z;
+    T *loss = (T *)q->loss, *residual = (T *)q->residual, *probability = (T *)q->probability;
+    T scale = (T)q->scale, one[STRIP], each[STRIP];
+    int64_t label[STRIP];
+    FN(Strip) s;
+    for (int64_t first = 0; first < q->rows; first += STRIP) {  // before anything is written
+        int64_t rows = smaller(STRIP, q->rows - first), good = FN(labels)(q, first, rows, label);
+        if (good < rows) return first + good;
     }
     for (int64_t first = 0; first < q->rows; first += most) {
-        int64_t rows = smaller(most, q->rows - first);
-        FN(exp_rows)(rows, cols, (const T *)q->z + first * q->z_row, q->z_row, d, e, sum);
-        if (q->loss) {
-            T *loss = (T *)q->loss + first * q->loss_row;
-            FN(loop_log)(rows, log_sum, sum, sum, sum, sum);
-            for (int64_t i = 0; i < rows; i++) {
-                int64_t t = FN(label)(q->t_dtype, q->t, (first + i) * q->t_row);
-                loss[i * q->loss_row] = log_sum[i] - d[i * cols + t];
-            }
+        const int64_t rows = smaller(most, q->rows - first);
+        T *e = (T *)q->work;
+        if (most > 1) {
+            FN(exp_strip)(&s, rows, cols, z + first * q->z_row, q->z_row);
+        } else {
+            s.sum[0] = FN(exp_row)(cols, z + first * q->z_row, e, s.top);
+            s.log_sum[0] = FN(log)(s.sum[0]);
         }
-        if (q->probability) {
-            for (int64_t i = 0; i < rows; i++) {
-                T *out = (T *)q->probability + (first + i) * q->probability_row;
-                T one = 1 / sum[i];
-                VECTOR_LOOP for (int64_t j = 0; j < cols; j++) out[j] = e[i * cols + j] * one;
-            }
+        FN(labels)(q, first, rows, label);
+        for (int64_t i = 0; loss && i < rows; i++) {
+            T of_label = z[(first + i) * q->z_row + label[i]] - s.top[i];
+            loss[(first + i) * q->loss_row] = s.log_sum[i] - of_label;
         }
-        if (q->residual) {
+        for (int64_t i = 0; i < (most > 1 ? STRIP : 1); i++) {
+            one[i] = 1 / s.sum[i], each[i] = scale / s.sum[i];
+        }
+        if (probability) {
+            T *to = probability + first * q->probability_row;
+            if (most > 1) FN(unturn)(&s, rows, cols, one, to, q->probability_row);
+            else FN(scale)(cols, e, one[0], to);
+        }
+        if (residual) {
+            T *to = residual + first * q->residual_row;
+            if (most > 1) FN(unturn)(&s, rows, cols, each, to, q->residual_row);
+            else FN(scale)(cols, e, each[0], to);
             for (int64_t i = 0; i < rows; i++) {
-                T *out = (T *)q->residual + (first + i) * q->residual_row;
-                T each = by / sum[i];
-                VECTOR_LOOP for (int64_t j = 0; j < cols; j++) out[j] = e[i * cols + j] * each;
-                out[FN(label)(q->t_dtype, q->t, (first + i) * q->t_row)] -= by;
+                to[i * q->residual_row + label[i]] -= scale;
             }
         }
     }
@@ -378,21 +392,27 @@ static int64_t FN(cross_entropy)(const CrossEntropy *q) {
 }
 
 static void FN(softmax)(const Softmax *q) {
-    int64_t cols = q->cols, most = cols < BLOCK ? BLOCK / cols : 1, wide = larger(cols, BLOCK);
-    T *d = (T *)q->work, *e = d + wide, *sum = e + wide;
+    const int64_t cols = q->cols, most = cols <= FN(SHORT) ? STRIP : 1;
+    FN(Strip) s;
     for (int64_t first = 0; first < q->rows; first += most) {
-        int64_t rows = smaller(most, q->rows - first);
-        FN(exp_rows)(rows, cols, (const T *)q->x + first * q->x_row, q->x_row, d, e, sum);
-        if (q->log) FN(loop_log)(rows, sum, sum, sum, sum, sum);
-        for (int64_t i = 0; i < rows; i++) {
-            T *out = (T *)q->y + (first + i) * q->y_row, s = q->log ? sum[i] : 1 / sum[i];
-            const T *in = (q->log ? d : e) + i * cols;
-            if (q->log) {
-                VECTOR_LOOP for (int64_t j = 0; j < cols; j++) out[j] = in[j] - s;
-            } else {
-                VECTOR_LOOP for (int64_t j = 0; j < cols; j++) out[j] = in[j] * s;
-            }
+        const int64_t rows = smaller(most, q->rows - first);
+        const T *x = (const T *)q->x + first * q->x_row;
+        T *y = (T *)q->y + first * q->y_row, *e = (T *)q->work, one[STRIP];
+        if (most > 1) {
+            FN(exp_strip)(&s, rows, cols, x, q->x_row);
+        } else {
+            s.sum[0] = FN(exp_row)(cols, x, e, s.top);
+            s.log_sum[0] = FN(log)(s.sum[0]);
         }
+        for (int64_t i = 0; q->log && i < rows; i++) {
+            const T *from = x + i * q->x_row, top = s.top[i], log_sum = s.log_sum[i];
+            T *to = y + i * q->y_row;
+            VECTOR_LOOP for (int64_t j = 0; j < cols; j++) to[j] = (from[j] - top) - log_sum;
+        }
+        if (q->log) continue;
+        for (int64_t i = 0; i < (most > 1 ? STRIP : 1); i++) one[i] = 1 / s.sum[i];
+        if (most > 1) FN(unturn)(&s, rows, cols, one, y, q->y_row);
+        else FN(scale)(cols, e, one[0], y);
     }
 }
 
@@ -415,6 +435,7 @@ static const Kernels FN(kernels) = {
 };
 
 #undef TYPE
+#undef STRIP
 #undef T
 #undef FN
 #undef M

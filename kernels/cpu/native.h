@@ -85,7 +85,7 @@ typedef struct {
     int64_t z_row, t_row, loss_row, residual_row, probability_row;
     int t_dtype;
     double scale;
-    char *work;  // SOFTMAX_WORK(cols) values
+    char *work;  // cols values
 } CrossEntropy;
 
 typedef struct {
@@ -135,7 +135,6 @@ const Isa *isa_at(int i);               // the i-th this CPU has, best first; nu
 // Bytes of a block: what a chain computes at a time, held in the L1 cache.
 enum { BLOCK_BYTES = 4096, ALIGN = 64 };
 
-#define SOFTMAX_WORK(cols) (2 * ((cols) > 1024 ? (cols) : 1024) + 2 * 1024 + 64)
 enum { SMALL_GEMM_K = 320, SMALL_GEMM_WORK = SMALL_GEMM_K * 32 };
 
 static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }

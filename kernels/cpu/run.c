@@ -17,24 +17,19 @@ static int64_t cut(int64_t n, int parts, int t, int64_t grain) {
 
 // ---- copy ----------------------------------------------------------------------------------------
 
-// Squares, so that neither side of a transpose strides through memory for long.
-enum { COPY_SQUARE = 32 };
+// Tiles, so that a cache line of the side that strides is used whole before it is lost; the side that
+// is written runs along.
+enum { TILE_LINES = 16, TILE_RUN = 128 };
 
 #define COPY(T)                                                                                  \
-    static void copy_##T(const Copy *q, const char *from_, char *to_, int64_t first, int64_t end) { \
+    static void copy_##T(int64_t rows, int64_t cols, const char *from_, int64_t fr, int64_t fc,  \
+                         char *to_, int64_t tr, int64_t tc) {                                    \
         const T *from = (const T *)from_;                                                        \
         T *to = (T *)to_;                                                                        \
-        const int64_t fr = q->from.row, fc = q->from.col, tr = q->to.row, tc = q->to.col;        \
-        if (fc == 1 && tc == 1) {                                                                \
-            for (int64_t i = first; i < end; i++) {                                              \
-                memmove(to + i * tr, from + i * fr, q->cols * sizeof(T));                        \
-            }                                                                                    \
-            return;                                                                              \
-        }                                                                                        \
-        for (int64_t i0 = first; i0 < end; i0 += COPY_SQUARE) {                                  \
-            int64_t i1 = smaller(end, i0 + COPY_SQUARE);                                         \
-            for (int64_t j0 = 0; j0 < q->cols; j0 += COPY_SQUARE) {                              \
-                int64_t j1 = smaller(q->cols, j0 + COPY_SQUARE);                                 \
+        for (int64_t i0 = 0; i0 < rows; i0 += TILE_LINES) {                                     \
+            int64_t i1 = smaller(rows, i0 + TILE_LINES);                                        \
+            for (int64_t j0 = 0; j0 < cols; j0 += TILE_RUN) {                                 \
+                int64_t j1 = smaller(cols, j0 + TILE_RUN);                                    \
                 for (int64_t i = i0; i < i1; i++) {                                              \
                     for (int64_t j = j0; j < j1; j++) to[i * tr + j * tc] = from[i * fr + j * fc]; \
                 }                                                                                \
@@ -47,12 +42,24 @@ COPY(uint32_t)
 COPY(uint64_t)
 
 static void copy_run(const Copy *q, const Place *at, int64_t first, int64_t end) {
-    const char *from = address(&q->from, at);
-    char *to = address(&q->to, at);
-    if (q->item_bytes == 1) copy_uint8_t(q, from, to, first, end);
-    if (q->item_bytes == 2) copy_uint16_t(q, from, to, first, end);
-    if (q->item_bytes == 4) copy_uint32_t(q, from, to, first, end);
-    if (q->item_bytes == 8) copy_uint64_t(q, from, to, first, end);
+    int64_t fr = q->from.row, fc = q->from.col, tr = q->to.row, tc = q->to.col;
+    int64_t rows = end - first, cols = q->cols, item = q->item_bytes, other;
+    const char *from = address(&q->from, at) + first * fr * item;
+    char *to = address(&q->to, at) + first * tr * item;
+    if (rows <= 0) return;
+    if (fc == 1 && tc == 1) {
+        for (int64_t i = 0; i < rows; i++) memmove(to + i * tr * item, from + i * fr * item, cols * item);
+        return;
+    }
+    if (tr * tr < tc * tc) {
+        other = rows, rows = cols, cols = other;
+        other = fr, fr = fc, fc = other;
+        other = tr, tr = tc, tc = other;
+    }
+    if (item == 1) copy_uint8_t(rows, cols, from, fr, fc, to, tr, tc);
+    if (item == 2) copy_uint16_t(rows, cols, from, fr, fc, to, tr, tc);
+    if (item == 4) copy_uint32_t(rows, cols, from, fr, fc, to, tr, tc);
+    if (item == 8) copy_uint64_t(rows, cols, from, fr, fc, to, tr, tc);
 }
 
 // ---- softmax and cross-entropy -------------------------------------------------------------------
@@ -103,14 +110,12 @@ static void cross_entropy_run(const RowSoftmax *q, const Place *at, int64_t firs
 // ---- instructions --------------------------------------------------------------------------------
 
 int64_t instruction_scratch(const Instruction *i) {
-    int64_t item;
     switch (i->kind) {
         case CHAIN: return i->chain.scratch_bytes;
         case GEMM: return i->gemm.small ? SMALL_GEMM_WORK * 8 : 0;
         case CROSS_ENTROPY:
         case SOFTMAX:
-            item = item_bytes[i->softmax.type];
-            return item * SOFTMAX_WORK(i->softmax.cols);
+            return item_bytes[i->softmax.type] * i->softmax.cols;
         default: return 0;
     }
 }
