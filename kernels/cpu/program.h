@@ -128,9 +128,10 @@ typedef struct {
     int64_t scratch_bytes;  // of one
     bool uses_blas, uses_threads;
     double work;  // about how many nanoseconds a run takes on one thread
-    BadLabel *bad;  // of each thread
+    BadLabel *bad;  // of each part of a phase
+    int segment_now, instruction_now;
     unsigned running;  // pool_forks + 1 while a thread runs it: that thread is not in a child
-    BadLabel stop;  // set while all threads wait at a barrier, so all see the same
+    BadLabel stop;  // the first of them; nothing runs after that phase
 } Program;
 
 // chain.c
@@ -158,10 +159,13 @@ void program_run(Program *p);  // sets p->stop
 int64_t instruction_scratch(const Instruction *i);
 
 // pool.c
-extern unsigned pool_forks;  // how many forks lie between the first process and this one
+typedef struct {
+    void (*part)(void *argument, int part);
+    int (*next)(void *argument);  // after the last part of a phase: the number of the next one's; 0 ends
+    void *argument;
+} PoolJob;
+// Runs phase after phase, the first of `parts` parts, on up to `threads` threads: on this one alone
+// when the pool is in use.
+void pool_run(int threads, int parts, PoolJob job);
+extern unsigned pool_forks;   // how many forks lie between the first process and this one
 bool pool_watch_forks(void);  // once a process; false: no memory
-// Calls part(argument, t) for t < threads on as many threads; false, having done nothing, when the
-// pool is in use or threads cannot be had.
-bool pool_run(int threads, void (*part)(void *argument, int thread), void *argument);
-// All threads of the run meet; the last to come calls last(argument) before the others go on.
-void pool_barrier(void (*last)(void *argument), void *argument);

@@ -172,10 +172,12 @@ static void run_part(const Instruction *i, const Place *at, int parts, int t, Ba
 }
 
 // ---- segments ------------------------------------------------------------------------------------
+//
+// A phase is a segment, or one instruction of a SPLIT segment.
 
-static Place place_of(const Program *p, int thread) {
-    return (Place){.base = p->base, .private_bytes = p->private_bytes, .thread = thread,
-                   .scratch = p->scratch + thread * p->scratch_bytes};
+static Place place_of(const Program *p, int part) {
+    return (Place){.base = p->base, .private_bytes = p->private_bytes, .thread = part,
+                   .scratch = p->scratch + part * p->scratch_bytes};
 }
 
 static void run_serial(Program *p, const Segment *s) {
@@ -185,93 +187,73 @@ static void run_serial(Program *p, const Segment *s) {
     }
 }
 
-static void run_rows(Program *p, const Segment *s, int t) {
-    Place at = place_of(p, t);
+static void run_rows(Program *p, const Segment *s, int part) {
+    Place at = place_of(p, part);
     for (int i = 0; i < s->zeroes; i++) {
         const Zeroed *z = &s->zeroed[i];
-        memset(p->base[z->base] + z->offset + t * p->private_bytes, 0, z->bytes);
+        memset(p->base[z->base] + z->offset + part * p->private_bytes, 0, z->bytes);
     }
     int64_t chunks = (s->batch_rows + s->chunk_rows - 1) / s->chunk_rows;
-    for (int64_t k = chunks * t / p->threads; k < chunks * (t + 1) / p->threads; k++) {
+    for (int64_t k = chunks * part / p->threads; k < chunks * (part + 1) / p->threads; k++) {
         at.first_row = k * s->chunk_rows;
         at.rows = smaller(s->chunk_rows, s->batch_rows - at.first_row);
-        for (int i = 0; i < s->instructions && p->bad[t].row < 0; i++) {
-            run_whole(&s->instruction[i], &at, &p->bad[t]);
+        for (int i = 0; i < s->instructions && p->bad[part].row < 0; i++) {
+            run_whole(&s->instruction[i], &at, &p->bad[part]);
         }
     }
 }
 
-// What follows when all parts of a segment or an instruction are done: done by one thread.
-typedef struct {
-    Program *program;
-    const Instruction *split;  // null after a whole segment
-} Joint;
-
-static void join(void *argument) {
-    const Joint *j = argument;
-    Program *p = j->program;
-    for (int t = 0; t < p->threads; t++) {
-        if (p->bad[t].row >= 0 && p->stop.row < 0) p->stop = p->bad[t];
-    }
-    if (j->split && j->split->kind == CHAIN && p->stop.row < 0) {
-        char *scratch[MAX_THREADS];
-        for (int t = 0; t < p->threads; t++) scratch[t] = p->scratch + t * p->scratch_bytes;
-        Place at = place_of(p, 0);
-        chain_finish(&j->split->chain, &at, scratch, p->threads);
-    }
-}
-
-static void run_on_team(void *argument, int t) {
+static void run_phase_part(void *argument, int part) {
     Program *p = argument;
-    Place at = place_of(p, t);
-    for (int k = 0; k < p->segments && p->stop.row < 0; k++) {
-        const Segment *s = &p->segment[k];
-        Joint joint = {p, NULL};
-        if (s->mode == SPLIT) {
-            for (int i = 0; i < s->instructions && p->stop.row < 0; i++) {
-                joint.split = &s->instruction[i];
-                run_part(joint.split, &at, p->threads, t, &p->bad[t]);
-                pool_barrier(join, &joint);
-            }
-            continue;
-        }
-        if (s->mode == BY_ROWS) {
-            run_rows(p, s, t);
-        } else if (t == 0) {
-            run_serial(p, s);
-        }
-        pool_barrier(join, &joint);
+    const Segment *s = &p->segment[p->segment_now];
+    if (s->mode == SERIAL) {
+        run_serial(p, s);
+    } else if (s->mode == BY_ROWS) {
+        run_rows(p, s, part);
+    } else {
+        Place at = place_of(p, part);
+        run_part(&s->instruction[p->instruction_now], &at, p->threads, part, &p->bad[part]);
     }
 }
 
-static void run_alone(Program *p) {
-    for (int k = 0; k < p->segments && p->stop.row < 0; k++) {
-        const Segment *s = &p->segment[k];
-        Joint joint = {p, NULL};
-        if (s->mode == SPLIT) {
-            for (int i = 0; i < s->instructions && p->stop.row < 0; i++) {
-                joint.split = &s->instruction[i];
-                for (int t = 0; t < p->threads; t++) {
-                    Place at = place_of(p, t);
-                    run_part(joint.split, &at, p->threads, t, &p->bad[t]);
-                }
-                join(&joint);
-            }
-            continue;
-        }
-        if (s->mode == BY_ROWS) {
-            for (int t = 0; t < p->threads; t++) run_rows(p, s, t);
-        } else {
-            run_serial(p, s);
-        }
-        join(&joint);
+// The number of parts at the program's place, which moves past empty segments.
+static int parts_here(Program *p) {
+    while (p->segment_now < p->segments && p->segment[p->segment_now].instructions == 0) {
+        p->segment_now++;
     }
+    if (p->segment_now == p->segments) return 0;
+    return p->segment[p->segment_now].mode == SERIAL ? 1 : p->threads;
+}
+
+static int end_phase(void *argument) {
+    Program *p = argument;
+    const Segment *s = &p->segment[p->segment_now];
+    for (int t = 0; t < p->threads; t++) {
+        if (p->bad[t].row < 0) continue;
+        p->stop = p->bad[t];
+        return 0;
+    }
+    if (s->mode == SPLIT) {
+        const Instruction *i = &s->instruction[p->instruction_now];
+        if (i->kind == CHAIN && i->chain.reductions) {
+            char *scratch[MAX_THREADS];
+            for (int t = 0; t < p->threads; t++) scratch[t] = p->scratch + t * p->scratch_bytes;
+            Place at = place_of(p, 0);
+            chain_finish(&i->chain, &at, scratch, p->threads);
+        }
+        if (++p->instruction_now < s->instructions) return p->threads;
+    }
+    p->instruction_now = 0;
+    p->segment_now++;
+    return parts_here(p);
 }
 
 void program_run(Program *p) {
     for (int t = 0; t < p->threads; t++) p->bad[t].row = -1;
     p->stop.row = -1;
+    p->segment_now = p->instruction_now = 0;
     if (p->uses_blas) blas_enter();
-    if (!p->uses_threads || !pool_run(p->threads, run_on_team, p)) run_alone(p);
+    pool_run(p->uses_threads ? p->threads : 1, parts_here(p),
+             (PoolJob){run_phase_part, end_phase, p});
     if (p->uses_blas) blas_leave();
 }
