@@ -48,7 +48,8 @@ class Loop:
     takes out the noise of single batches (Polyak and Juditsky 1992). ``average=0`` copies them.
 
     Without classes, targets are (n, outputs), and ``target_scale`` is what one unit of each stands
-    for. Raises `Diverged` before a loss that is not finite has changed a weight.
+    for. Raises `Diverged` when the loss of a step is not finite; the step has been made then.
+    ``compiled`` steps run as one program (`gpugrad.compile`).
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Loop:
         seed: int,
         device: str = "cpu",
         average: float = 0.0,
+        compiled: bool = True,
         target_scale: NDArray[np.float32] | float = 1.0,
         position: Position | None = None,
     ) -> None:
@@ -75,6 +77,7 @@ class Loop:
         self.batches = batch_count(len(train), batch_size)
         self.samples = 0  # seen by this Loop
         self._loss = nn.cross_entropy if train.classes else nn.mse
+        self._learn = gg.compile(self._update) if compiled else self._update
 
     def __iter__(self) -> Iterator[Position]:
         p = self.position
@@ -89,20 +92,27 @@ class Loop:
 
     def _step(self, x: Any, y: Any) -> None:
         p = self.position
-        y = gg.asarray(y, device=self.device)
-        self.optimizer.zero_grad()
-        outputs = self.model(gg.asarray(x, device=self.device))
-        loss = self._loss(outputs, y)
+        loss, *correct = self._learn(
+            gg.asarray(x, device=self.device), gg.asarray(y, device=self.device)
+        )
         value = loss.item()
         if not math.isfinite(value):
             raise Diverged(f"the loss is {value}", p.epoch, p.batch)
-        loss.backward()
-        self.optimizer.step()
         p.batch += 1
         p.loss_sum += value * len(x)
-        if self.train.classes:
-            p.correct += int((gg.argmax(outputs.detach(), axis=1) == y).sum().item())
+        p.correct += sum(int(n.item()) for n in correct)
         self.samples += len(x)
+
+    def _update(self, x: gg.Tensor, y: gg.Tensor) -> tuple[gg.Tensor, ...]:
+        """One step of the optimiser; the loss before it and, of classes, how many were right."""
+        self.optimizer.zero_grad()
+        outputs = self.model(x)
+        loss = self._loss(outputs, y)
+        loss.backward()
+        self.optimizer.step()
+        if not self.train.classes:
+            return (loss.detach(),)
+        return loss.detach(), (gg.argmax(outputs.detach(), axis=1) == y).sum()
 
     def _finish_epoch(self) -> None:
         p, n = self.position, len(self.train)

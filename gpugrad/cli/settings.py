@@ -28,7 +28,7 @@ OPTIMIZERS: dict[str, tuple[type[optim.Optimizer], dict[str, float]]] = {
 }
 
 # A resumed run may change these; ``data`` may have moved, and its contents are compared.
-CHANGEABLE = {"data", "epochs", "lr", "device"}
+CHANGEABLE = {"data", "epochs", "lr", "device", "compile"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Settings:
     epochs: int
     seed: int
     device: str
+    compile: bool
 
     @classmethod
     def fresh(cls, given: Mapping[str, Any], data: Dataset) -> "Settings":
@@ -73,6 +74,7 @@ class Settings:
             "epochs": min(max(round(25_000 / len(data)) * 10, 10), 200),
             "seed": 0,
             "device": "auto",
+            "compile": True,
             **OPTIMIZERS[optimizer][1],
         }
         if "momentum" in given and defaults["momentum"] is None:
@@ -83,6 +85,7 @@ class Settings:
     @classmethod
     def stored(cls, values: Mapping[str, Any]) -> "Settings":
         """Settings from their JSON; ValueError or TypeError when it is not that."""
+        values = {"compile": False, **values}  # written before steps were compiled
         if values.keys() != {field.name for field in fields(cls)}:
             raise ValueError(f"the settings are {sorted(values)}")
         return cls(**{**values, "hidden": tuple(map(int, values["hidden"]))})

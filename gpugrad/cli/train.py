@@ -95,6 +95,12 @@ def add(commands: Any) -> None:
     )
     training.add_argument("--seed", type=types.seed, metavar="N", help="(0)")
     training.add_argument("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N (auto)")
+    training.add_argument(
+        "--no-compile",
+        dest="compile",
+        action="store_false",
+        help="run each step op by op instead of as one compiled program",
+    )
     run_ = parser.add_argument_group("run")
     run_.add_argument(
         "--out",
@@ -249,6 +255,7 @@ def build(
         seed=settings.seed,
         device=device,
         average=settings.average,
+        compiled=settings.compile,
         target_scale=scalers["y"].scale if "y" in scalers else 1.0,
     )
     if saved is not None:

@@ -6,9 +6,9 @@ lists) is remembered and compared at each call. Imports tensor only.
 
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpugrad.tensor import Tensor
 
@@ -17,6 +17,23 @@ _LIMIT = 20_000  # containers; beyond them nothing more is watched
 
 # Read anew at every call of a compiled step, never baked in.
 LIVE = frozenset({"lr", "steps"})
+
+
+_FOLLOWERS = ((sys.setprofile, sys.getprofile), (sys.settrace, sys.gettrace))
+
+
+class _Everything(set[str]):
+    """The names in code that nobody could follow."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+class Names(NamedTuple):
+    """Names that occur in code: in all that ran, and in what is not ours."""
+
+    all: set[str]
+    users: set[str]
 
 
 class _Place:
@@ -87,7 +104,9 @@ def _short(value: Any) -> str:
 class Watch:
     """The Python values that ``roots`` (functions, objects) can reach."""
 
-    def __init__(self, roots: Any) -> None:
+    def __init__(self, roots: Any, names: Names | None = None) -> None:
+        self._roots = roots
+        self._names = names
         self.places: list[_Place] = []
         self._seen: set[int] = set()
         self._grown: list[tuple[Any, int, str]] = []  # dicts and their number of keys
@@ -114,22 +133,17 @@ class Watch:
             for key in list(holder)[count:]:
                 del holder[key]
 
-    def narrow(self, names: set[str], users: set[str]) -> None:
-        """Keep of attributes and globals only those whose names occur in the code that ran.
+    def narrowed(self, names: "Names") -> "Watch":
+        """Of attributes and globals only those whose names occur in the code that ran.
 
-        Of what is live only those that occur in the ``users`` own code.
+        Of what is live only those that occur in the user's own code.
         """
-        for place in self.places:
-            if isinstance(place.holder, dict) and place.live is not _ALL:
-                pairs = [
-                    (key, value)
-                    for key, value in zip(place.keys, place.values, strict=True)
-                    if key in users or (key in names and key not in place.live)
-                ]
-                place.keys = [key for key, _ in pairs]
-                place.values = [value for _, value in pairs]
-        self.places = [p for p in self.places if not isinstance(p.holder, dict) or p.keys]
-        self._grown = []
+        return Watch(self._roots, names)
+
+    def _counts(self, key: Any, live: frozenset[str]) -> bool:
+        if self._names is None or live is _ALL:
+            return True
+        return key in self._names.users or (key in self._names.all and key not in live)
 
     def _visit(self, value: Any, label: str) -> None:
         stack = [(value, label)]
@@ -157,20 +171,27 @@ class Watch:
         elif isinstance(value, (list, tuple)):
             yield from self._place(value, label, None)
         elif type(value) is dict:
-            self._grown.append((value, len(value), label))
+            self._grow(value, label)
             yield from self._place(value, label, list(value), _ALL)
         elif not isinstance(value, (type, types.ModuleType)) and hasattr(value, "__dict__"):
             own = vars(value)
             if _ours(type(value).__module__) or not _standard(type(value).__module__):
-                self._grown.append((own, len(own), label))
+                self._grow(own, label)
                 keys = dict.fromkeys([*own, *_defaults(type(value))])
                 yield from self._place(own, label, list(keys), LIVE)
+
+    def _grow(self, holder: Any, label: str) -> None:
+        if self._names is None:  # new attributes matter while recording only
+            self._grown.append((holder, len(holder), label))
 
     def _place(
         self, holder: Any, label: str, keys: Any, live: frozenset[str] = frozenset()
     ) -> Iterator[tuple[Any, str]]:
+        if keys is not None:
+            keys = [key for key in keys if self._counts(key, live)]
         place = _Place(holder, label, keys, live)
-        self.places.append(place)
+        if keys != []:
+            self.places.append(place)
         for i, value in enumerate(place.values):
             if keys is not None and keys[i] in live:
                 continue
@@ -210,23 +231,27 @@ def _names_in(code: types.CodeType) -> list[str]:
 
 
 @contextmanager
-def names_used() -> Iterator[tuple[set[str], set[str]]]:
+def names_used() -> Iterator[Names]:
     """Collects the names in all code that runs inside the block, and in all that is not ours."""
-    names: set[str] = set()
-    users: set[str] = set()
+    names = Names(set(), set())
     seen: set[types.CodeType] = set()
 
     def note(frame: types.FrameType, event: str, arg: Any) -> None:
         code = frame.f_code
         if event == "call" and code not in seen:
             seen.add(code)
-            names.update(code.co_names)
+            names.all.update(code.co_names)
             if not _ours(frame.f_globals.get("__name__")):
-                users.update(code.co_names)
+                names.users.update(code.co_names)
 
-    before: Callable[..., Any] | None = sys.getprofile()
-    sys.setprofile(note)
+    # A profiler (cProfile, say) could not be put back once it is replaced; a debugger neither.
+    free = [s for s, get in _FOLLOWERS if get() is None]
+    if not free:
+        yield Names(_Everything(), set())
+        return
+    follow = free[0]
+    follow(note)
     try:
-        yield names, users
+        yield names
     finally:
-        sys.setprofile(before)
+        follow(None)

@@ -72,7 +72,7 @@ class Recording:
         inner_args, inner_kwargs = rebuild(boxes)
         self.watch = Watch([f, *[x for x in leaves if not is_array(x)]])
         try:
-            with tracing(trace), names_used() as (names, users):
+            with tracing(trace), names_used() as names:
                 out = _traced_call(f, inner_args, inner_kwargs)
                 results, self.rebuild = flatten(out)
                 outputs = [trace.read(y) for y in results if type(y) is Tensor]
@@ -89,7 +89,7 @@ class Recording:
         self.effects = trace.effects
         self.empty = trace.empty
         self.program = Program(trace, given, outputs, writes, grads).simplify()
-        self.watch.narrow(names, users)
+        self.watch = self.watch.narrowed(names)
 
     def _refuse(
         self,
@@ -143,6 +143,7 @@ class Recording:
             else:
                 self.runs.append(self._engine(engine, list(group)))
         self.memory: list[Any] = [None] * len(plan.bases)
+        self._arrays: dict[tuple[View, int], Any] = {}
         # References of our own to a bound array: in `memory`, and whatever the engine keeps.
         self._by_array = engine is twin.Program
         self._held = 1 + getattr(engine, "references", 0)
@@ -180,19 +181,16 @@ class Recording:
     def _replay(self) -> Any:
         """The whole call in C, for steps that need no Python in between; None for others."""
         plan, n = self.plan, len(self.kinds)
-        (engine, *more) = self.runs
         read = [slot for slot in self.slots if slot[3] is not None]
         plain = all(type(slot.holder) is Tensor for _, slot, *_ in self.slots)
         bound = all(base is not None for *_, base in self.fresh)
-        if more or isinstance(engine, Call) or not (self.flat and plain and bound and self.fresh):
-            return None
-        if plan.rebound:
+        if plan.rebound or not (self.flat and plain and bound and self._engines):
             return None
         at = self.bases["arg"]
         sample = np.empty((3, 5), np.float32)
         one = len(self.results) == 1 and self.is_tensor[0] and self.rebuild([0]) == 0
         return native.Replay(
-            engine,
+            tuple(partial(self._call, r) if isinstance(r, Call) else r for r in self.runs),
             Tensor,
             Sink,
             sample,
@@ -297,7 +295,7 @@ class Recording:
             self._bind(base, copy)
 
     def _call(self, node: Call) -> None:
-        values = [self._array(x) if isinstance(x, View) else x for x in node.inputs]
+        values = [self._array(x) if type(x) is View else x for x in node.inputs]
         with np.errstate(all="ignore"):
             results = node.eqn.op.forward(np, *values, **node.eqn.params)
         many = results if isinstance(results, tuple) else (results,)
@@ -305,6 +303,15 @@ class Recording:
             np.copyto(self._array(view), result, casting="unsafe")
 
     def _array(self, view: View, thread: int = 0) -> Any:
+        """The values of ``view``, as an array on the memory that is bound now."""
+        array = self._arrays.get((view, thread))
+        if array is None:
+            array = self._new_array(view, thread)
+            if self.plan.home(view).buffer.kind == "temp":  # always in the arena
+                self._arrays[view, thread] = array
+        return array
+
+    def _new_array(self, view: View, thread: int) -> Any:
         plan = self.plan
         private = plan.rows is not None and plan.rows.is_private(view.buffer)
         buffer = view.buffer if private else plan.home(view).buffer

@@ -509,7 +509,9 @@ static PyObject *program_bind(PyObject *o, PyObject *const *args, Py_ssize_t cou
 // Below this a run is over before giving the GIL up and taking it back would pay.
 #define GIL_NS 10000.0
 
-Program *program_of(PyObject *o) { return &((ProgramObject *)o)->program; }
+Program *program_of(PyObject *o) {
+    return Py_TYPE(o)->tp_dealloc == program_dealloc ? &((ProgramObject *)o)->program : NULL;
+}
 
 PyObject *program_run_method(PyObject *o, PyObject *Py_UNUSED(none)) {
     ProgramObject *self = (ProgramObject *)o;

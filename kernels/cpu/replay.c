@@ -25,7 +25,7 @@ enum { CONTIGUOUS = 0x1, ALIGNED = 0x100, WRITEABLE = 0x400 };
 
 typedef struct {
     PyObject_HEAD
-    PyObject *program;     // gpugrad._native.Program
+    PyObject *runs;        // tuple: gpugrad._native.Program, or a function of Python's to call
     PyTypeObject *tensor;  // gpugrad.Tensor
     Py_ssize_t data, node, leaf, grad;  // where its slots lie, and Sink's
     PyObject *memory;      // list: the array bound to each base
@@ -69,6 +69,14 @@ static Py_ssize_t slot_offset(PyObject *type, const char *name) {
     return offset;
 }
 
+// Memory i is at address, in every program.
+static void bind(Replay *self, Py_ssize_t i, char *address) {
+    for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(self->runs); k++) {
+        Program *p = program_of(PyTuple_GET_ITEM(self->runs, k));
+        if (p) p->base[i] = address;
+    }
+}
+
 static bool same_kind(const Array *a, const Array *sample) {
     if (a->nd != sample->nd || a->descr != sample->descr) return false;
     for (int i = 0; i < a->nd; i++) {
@@ -108,13 +116,13 @@ static bool places_hold(Replay *self) {
     return true;
 }
 
-static bool slots_hold(Replay *self, char **base) {
+static bool slots_hold(Replay *self) {
     for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(self->slots); k++) {
         PyObject *s = PyTuple_GET_ITEM(self->slots, k), *x = PyTuple_GET_ITEM(s, 0);
         Py_ssize_t i = PyLong_AsSsize_t(PyTuple_GET_ITEM(s, 2));
         PyObject *array = slot(x, self->data);
         if (slot(x, self->node) != PyTuple_GET_ITEM(s, 1)) return false;
-        if (array != PyList_GET_ITEM(self->memory, i) || ((Array *)array)->data != base[i]) return false;
+        if (array != PyList_GET_ITEM(self->memory, i)) return false;
         if (PyTuple_GET_ITEM(s, 3) == Py_True) {
             // Held by its tensor and by `memory`: nobody else would see it overwritten.
             if (Py_REFCNT(array) != 2 || !(((Array *)array)->flags & WRITEABLE)) return false;
@@ -159,8 +167,15 @@ static bool read_scalars(Replay *self) {
     return true;
 }
 
+// Python finds the array in memory i too.
+static void hold(Replay *self, Py_ssize_t i, PyObject *array) {
+    PyObject *before = PyList_GET_ITEM(self->memory, i);
+    PyList_SET_ITEM(self->memory, i, Py_NewRef(array));
+    Py_XDECREF(before);
+}
+
 // New arrays for the results, bound.
-static PyObject *make_results(Replay *self, char **base) {
+static PyObject *make_results(Replay *self) {
     Py_ssize_t n = PyTuple_GET_SIZE(self->fresh);
     PyObject *made = PyTuple_New(n);
     for (Py_ssize_t i = 0; made && i < n; i++) {
@@ -172,7 +187,8 @@ static PyObject *make_results(Replay *self, char **base) {
         }
         PyTuple_SET_ITEM(made, i, array);
         Py_ssize_t at = PyLong_AsSsize_t(PyTuple_GET_ITEM(f, 1));
-        base[at] = ((Array *)array)->data;
+        bind(self, at, ((Array *)array)->data);
+        hold(self, at, array);
     }
     return made;
 }
@@ -194,10 +210,20 @@ static PyObject *finish(Replay *self, PyObject *made) {
     return PyObject_CallOneArg(self->rebuild, made);
 }
 
+// What was wrong with the data, None for nothing, or NULL.
+static PyObject *run_all(Replay *self) {
+    for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(self->runs); k++) {
+        PyObject *run = PyTuple_GET_ITEM(self->runs, k);
+        PyObject *wrong = program_of(run) ? program_run_method(run, NULL) : PyObject_CallNoArgs(run);
+        if (wrong != Py_None) return wrong;
+        Py_DECREF(wrong);
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *replay_locked(Replay *self, PyObject *args) {
-    char **base = program_of(self->program)->base;
     Py_ssize_t n = PyTuple_GET_SIZE(args);
-    if (n != PyTuple_GET_SIZE(self->arguments) || !slots_hold(self, base) || !places_hold(self)) {
+    if (n != PyTuple_GET_SIZE(self->arguments) || !slots_hold(self) || !places_hold(self)) {
         Py_RETURN_NOTIMPLEMENTED;
     }
     for (Py_ssize_t k = 0; k < n; k++) {
@@ -207,15 +233,13 @@ static PyObject *replay_locked(Replay *self, PyObject *args) {
         Array *array = array_of(self, PyTuple_GET_ITEM(args, k), k);
         Py_ssize_t i = PyLong_AsSsize_t(PyTuple_GET_ITEM(PyTuple_GET_ITEM(self->arguments, k), 1));
         if (i < 0) continue;  // not read by the program
-        base[i] = array->data;
-        PyObject *before = PyList_GET_ITEM(self->memory, i);
-        PyList_SET_ITEM(self->memory, i, Py_NewRef((PyObject *)array));
-        Py_XDECREF(before);
+        bind(self, i, array->data);
+        hold(self, i, (PyObject *)array);
     }
     if (!read_scalars(self)) return NULL;
-    PyObject *made = make_results(self, base);
+    PyObject *made = make_results(self);
     if (!made) return NULL;
-    PyObject *wrong = program_run_method(self->program, NULL), *out = NULL;
+    PyObject *wrong = run_all(self), *out = NULL;
     if (wrong == Py_None) {
         out = finish(self, made);
     } else if (wrong) {
@@ -252,7 +276,7 @@ static PyObject *replay_exit(PyObject *o, PyObject *Py_UNUSED(args)) {
 
 // What it holds of Python's.
 #define HELD(F)                                                                                  \
-    F(self->program) F(self->tensor) F(self->memory) F(self->arguments) F(self->slots)           \
+    F(self->runs) F(self->tensor)    F(self->memory) F(self->arguments) F(self->slots)           \
     F(self->places) F(self->unset) F(self->empty) F(self->getters) F(self->fresh)                \
     F(self->cleared) F(self->later) F(self->effects) F(self->rebuild) F(self->on_label)
 #define VISIT(o) Py_VISIT(o);
@@ -296,15 +320,15 @@ static PyObject *replay_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNU
     if (!self) return NULL;
     self->lock = PyThread_allocate_lock();
     if (!self->lock || !PyArg_ParseTuple(
-            args, "OO!OOKO!O!O!O!OO!O!KO!O!O!O!OO", &self->program, &PyType_Type, &self->tensor, &sink,
+            args, "O!O!OOKO!O!O!O!OO!O!KO!O!O!O!OO", &PyTuple_Type, &self->runs, &PyType_Type, &self->tensor, &sink,
             &sample, &sample_address, &PyList_Type, &self->memory, &PyTuple_Type, &self->arguments,
             &PyTuple_Type, &self->slots, &PyTuple_Type, &self->places, &self->unset, &PyTuple_Type,
             &self->empty, &PyTuple_Type, &self->getters, &scalars, &PyTuple_Type, &self->fresh,
             &PyTuple_Type, &self->cleared, &PyTuple_Type, &self->later, &PyTuple_Type,
             &self->effects, &self->rebuild, &self->on_label)) {
         // Nothing is owned yet.
-        memset((char *)self + offsetof(Replay, program), 0,
-               offsetof(Replay, lock) - offsetof(Replay, program));
+        memset((char *)self + offsetof(Replay, runs), 0,
+               offsetof(Replay, lock) - offsetof(Replay, runs));
         Py_DECREF(self);
         return NULL;
     }

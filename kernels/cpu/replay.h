@@ -5,7 +5,7 @@
 
 #include "program.h"
 
-// Of a gpugrad._native.Program (module.c): its program, and its run method.
+// Of a gpugrad._native.Program (module.c): its program (NULL for other objects), its run method.
 Program *program_of(PyObject *o);
 PyObject *program_run_method(PyObject *o, PyObject *none);
 
