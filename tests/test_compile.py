@@ -224,6 +224,20 @@ def test_one_thread_or_more_and_no_native_core_agree() -> None:
             np.testing.assert_allclose(a, b, 1e-9, 1e-9)
 
 
+def test_sums_over_rows_that_others_than_chains_read() -> None:
+    """By rows each thread has its part of a sum; products, calls and results need the whole."""
+    rows = np.tile(X, (40, 1)).astype("f8")
+    w = gg.asarray(np.linspace(-1, 1, 12 * 64).reshape(64, 12))
+
+    def f(x: Any) -> Any:
+        h = gg.tanh(x @ w.T)
+        gram = h.T @ h
+        return gram @ gram, gg.sort(h.sum(axis=0)), gram, gg.nn.softmax(gram), gram.T
+
+    for got, want in zip(gg.compile(f, threads=2)(rows), f(gg.asarray(rows)), strict=True):
+        np.testing.assert_allclose(got.numpy(), want.numpy(), 1e-9, 1e-9)
+
+
 def test_replays_are_bitwise_repeatable() -> None:
     finals = []
     for _ in range(3):

@@ -175,7 +175,7 @@ class Watch:
             yield from self._place(value, label, list(value), _ALL)
         elif not isinstance(value, (type, types.ModuleType)) and hasattr(value, "__dict__"):
             own = vars(value)
-            if _ours(type(value).__module__) or not _standard(type(value).__module__):
+            if not _internal(type(value).__module__):
                 self._grow(own, label)
                 keys = dict.fromkeys([*own, *_defaults(type(value))])
                 yield from self._place(own, label, list(keys), LIVE)
@@ -217,7 +217,10 @@ def _ours(module: str | None) -> bool:
     return (module or "").partition(".")[0] == "gpugrad"
 
 
-def _standard(module: str | None) -> bool:
+def _internal(module: str | None) -> bool:
+    """Whether objects of classes from there hold nothing of the user's choosing."""
+    if _ours(module):
+        return not (module or "").startswith(("gpugrad.nn", "gpugrad.optim", "gpugrad.cli"))
     name = (module or "").partition(".")[0]
     return name in sys.stdlib_module_names - {"__main__"} or name in ("numpy", "cupy")
 

@@ -331,10 +331,22 @@ class Plan:
     # The batch cut over threads
 
     def _gather(self, rows: "_Rows") -> None:
-        """Each thread has its part of a sum over rows: a result that is one needs them added."""
-        for i, node in enumerate(rows.later):
-            if isinstance(node, Copy) and node.source.buffer in rows.reduced:
-                rows.later[i] = _identity(node.source, node.target)
+        """Each thread has its part of a sum over rows: who reads it needs them added.
+
+        A chain adds what it loads; for the others a chain does it first.
+        """
+        whole_sums: dict[Buffer, Buffer] = {}
+        for node in rows.later:
+            for name, view in _operands(node):
+                buffer = view.buffer
+                if buffer not in rows.reduced or isinstance(node, Chain):
+                    continue
+                if buffer not in whole_sums:
+                    whole_sums[buffer] = Buffer("temp", buffer.dtype, buffer.size)
+                _replace(node, name, view._replace(buffer=whole_sums[buffer]))
+        for buffer, total in whole_sums.items():
+            flat = (buffer.size,)
+            rows.later.insert(0, _identity(whole(buffer, flat), whole(total, flat)))
         for node in rows.during:
             for view in node.writes:
                 if view.buffer in rows.reduced and view.buffer in self.alias:
@@ -378,6 +390,22 @@ def _in_step(node: Node, target: Buffer, source: View) -> bool:
     if isinstance(node, Chain) and source.buffer not in node.stores:
         return not any(view.buffer is target for view in node.reads)
     return True
+
+
+def _operands(node: Node) -> list[tuple[Any, View]]:
+    """The views a node reads, and under which attribute, or number among its inputs."""
+    if isinstance(node, Call):
+        return [(i, x) for i, x in enumerate(node.inputs) if isinstance(x, View)]
+    names = ("a", "b", "scale", "source", "x", "z", "t")
+    found = [(name, getattr(node, name, None)) for name in names]
+    return [(name, view) for name, view in found if isinstance(view, View)]
+
+
+def _replace(node: Node, name: Any, view: View) -> None:
+    if isinstance(node, Call):
+        node.inputs[name] = view
+    else:
+        setattr(node, name, view)
 
 
 def _identity(source: View, target: View) -> Chain:
