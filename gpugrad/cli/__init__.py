@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import gpugrad
-from gpugrad.cli import bench, train
+from gpugrad.cli import bench, doctor, train
 from gpugrad.cli.settings import UsageError
 from gpugrad.errors import GpugradError
 
@@ -26,8 +26,8 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with ``argv``, by default the process's arguments, and return its exit code.
 
-    0 done; 1 the training diverged, or a contender of the benchmark failed; 2 an argument, a file
-    or a device is not usable; 130 and 143 interrupted, what was reached is saved; 141 nobody reads
+    0 done; 1 the training diverged, a contender of the benchmark failed, or doctor found a problem;
+    2 an argument, a file or a device is not usable; 130 and 143 interrupted, what was reached is saved; 141 nobody reads
     the output any more. A mistake prints one message on stderr; ``GPUGRAD_DEBUG=1`` adds the
     traceback.
     """
@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     train.add(commands)
     bench.add(commands)
+    doctor.add(commands)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # R² and file names, where only ASCII is shown
