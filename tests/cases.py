@@ -127,6 +127,7 @@ BINARY: dict[str, tuple[Any, Any, Any]] = {
     "copysign": (np.copysign, real, real),
     "divide": (np.divide, real, positive),
     "floor_divide": (np.floor_divide, real, positive),
+    "fmod": (np.fmod, real, positive),
     "hypot": (np.hypot, positive, positive),
     "logaddexp": (np.logaddexp, real, real),
     "maximum": (np.maximum, apart, real),

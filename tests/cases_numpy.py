@@ -225,6 +225,7 @@ SMOOTH = {
     "setdiff1d": (lambda x, y: np.setdiff1d(np.concatenate([x, y]), y), apart(3), apart(2) + 0.1),
     "setxor1d": (lambda x, y: np.setxor1d(np.append(x, y), y[:1]), apart(3), apart(2) + 0.1),
     "sort": (np.sort, apart(3, 4)),
+    "sort complex": (lambda x, y: np.abs(np.sort(x + 1j * y)), real(5), real(5)),
     "sort flat": (lambda x: np.sort(x, axis=None, kind="stable"), apart(3, 4)),
     # differences, integrals, curves, signals
     "diff": (lambda x: np.diff(x, 2, 0), real(4, 3)),

@@ -226,10 +226,39 @@ def test_integers_stay_integers():
     a = np.array([3, 1, 2])
     for f in (np.cumsum, np.ptp, np.sort, lambda x: np.convolve(x, x), lambda x: np.pad(x, 1),
               np.diag, np.ediff1d, np.nansum, np.nanmax, lambda x: np.round(x, -1), np.add.reduce,
-              lambda x: np.polyval(x, x), np.vander, np.diff):  # fmt: skip
+              lambda x: np.polyval(x, x), np.vander, np.diff,
+              lambda x: np.convolve(x.astype(np.int8), x.astype(np.int8)),
+              lambda x: np.intersect1d(x, x.astype(np.int8)),
+              lambda x: np.diff(x > 1)):  # fmt: skip
         got, want = f(gg.asarray(a)), f(a)
         assert got.dtype == want.dtype
         np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int32", "uint64", "f2", "f4"])
+@pytest.mark.parametrize("name", [
+    "cbrt", "deg2rad", "exp2", "fabs", "fmod", "frexp", "heaviside", "logaddexp2", "modf",
+    "rad2deg", "spacing",
+])  # fmt: skip
+def test_ufuncs_have_numpys_dtypes(name, dtype):
+    """Of small integers some are half precision."""
+    f = getattr(np, name)
+    both = [np.array([1, 0, 1], dtype)] * f.nin
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pairs = zip(parts(f(*map(gg.asarray, both))), parts(f(*both)), strict=True)
+        for got, want in pairs:
+            assert got.dtype == want.dtype
+            np.testing.assert_allclose(got, want, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", [
+    "cbrt", "deg2rad", "fabs", "fmod", "heaviside", "i0", "isposinf", "logaddexp2", "modf",
+    "spacing",
+])  # fmt: skip
+def test_real_functions_refuse_complex_numbers(name):
+    z = gg.asarray([1j, 2.0])
+    with pytest.raises(TypeError):
+        getattr(np, name)(*[z] * getattr(getattr(np, name), "nin", 1))
 
 
 # What is refused

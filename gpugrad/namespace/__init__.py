@@ -38,7 +38,7 @@ _ROOMS = {
     ),
     "numpy.elementwise": (
         "angle around cbrt conjugate deg2rad degrees divmod exp2 fabs float_power fmax fmin "
-        "fmod frexp heaviside i0 iscomplex isneginf isposinf isreal logaddexp2 modf "
+        "frexp heaviside i0 iscomplex isneginf isposinf isreal logaddexp2 modf "
         "nan_to_num rad2deg radians real_if_close sinc spacing unwrap"
     ),
     "numpy.joining": (

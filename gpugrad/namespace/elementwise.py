@@ -80,6 +80,7 @@ _SUMMARIES = {
     "expm1": "``eˣ − 1``, accurate near 0.",
     "floor": "Largest integer not above x; the derivative is 0.",
     "floor_divide": "``x1 // x2``; the derivative is 0.",
+    "fmod": "Remainder of ``x1 / x2`` with the sign of x1.",
     "gcd": "Greatest common divisor of integers.",
     "greater": "``x1 > x2``.",
     "greater_equal": "``x1 >= x2``.",

@@ -151,5 +151,6 @@ def diff(x: Any, /, n: int = 1, axis: int = -1, prepend: Any = None, append: Any
     y = concat(pieces, axis=axis) if len(pieces) > 1 else x
     lead = (slice(None),) * axis
     for _ in range(n):
-        y = y[(*lead, slice(1, None))] - y[(*lead, slice(None, -1))]
+        after, before = y[(*lead, slice(1, None))], y[(*lead, slice(None, -1))]
+        y = after != before if y.dtype == np.bool_ else after - before
     return y

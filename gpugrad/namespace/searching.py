@@ -10,7 +10,7 @@ import numpy as np
 
 from gpugrad import backend
 from gpugrad.aval import normalize_axis
-from gpugrad.errors import DtypeError, ShapeError, message
+from gpugrad.errors import ShapeError, message
 from gpugrad.late import ops
 from gpugrad.namespace.array import Axis, reshape, sum
 from gpugrad.namespace.creation import asarray
@@ -34,6 +34,7 @@ def argsort(x: Any, /, axis: int = -1, *, descending: bool = False, stable: bool
 def sort(x: Any, /, axis: int = -1, *, descending: bool = False, stable: bool = True) -> Tensor:
     """``x`` in order along ``axis``; NaN counts as largest.
 
+    Complex numbers stand in order of their real parts, and where these are equal of the others.
     The gradient of each value goes back to the place it came from. Among equal values the order is
     that of the input, so there, where the derivative jumps, it is the one of this order.
 
@@ -47,8 +48,6 @@ def sort(x: Any, /, axis: int = -1, *, descending: bool = False, stable: bool = 
 
 
 def _ordered(name: str, x: Tensor) -> Tensor:
-    if x.dtype.kind == "c":
-        raise DtypeError(message(name, "complex numbers have no order", x.dtype, "gg.abs(x)"))
     if not x.ndim:
         raise ShapeError(message(name, "a 0-d tensor has no order", x.shape))
     return x

@@ -66,6 +66,11 @@ remainder = elementwise(
     lambda xp, a, b: xp.remainder(a, b),
     [1, lambda a, b: -floor(a / b)],
 )
+fmod = elementwise(
+    "fmod",
+    lambda xp, a, b: xp.fmod(a, b),
+    [1, lambda a, b: -trunc(a / b)],
+)
 absolute = elementwise(  # 0 at 0
     "abs",
     lambda xp, x: xp.abs(x),

@@ -189,7 +189,8 @@ def convolve(a: Any, v: Any, mode: str = "full") -> Tensor:
     rows = functions.concat([a[None, :] * v[:, None], _zeros((m, m), a, v)], axis=1)
     moved = functions.reshape(functions.reshape(rows, (-1,))[: m * (n + m - 1)], (m, n + m - 1))
     start = starts[mode]
-    return functions.sum(moved[:, start : start + sizes[mode]], axis=0)
+    y = moved[:, start : start + sizes[mode]]
+    return functions.sum(y, axis=0, dtype=y.dtype)
 
 
 def _zeros(shape: tuple[int, ...], *like: Tensor) -> Tensor:

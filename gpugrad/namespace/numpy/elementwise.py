@@ -5,10 +5,22 @@ from typing import Any
 import numpy as np
 
 from gpugrad.aval import normalize_axis
+from gpugrad.errors import DtypeError, message
 from gpugrad.late import functions, ops
 from gpugrad.namespace.creation import asarray, astype
 from gpugrad.namespace.lifting import along, floating, together
 from gpugrad.tensor import Tensor
+
+
+def _floats(name: str, *xs: Any) -> list[Tensor]:
+    """``xs`` as real floating tensors of one dtype: that of NumPy's ufuncs, half of int8."""
+    tensors = together(*xs)
+    common = np.result_type(*[x.dtype for x in tensors])
+    if common.kind == "c":
+        raise DtypeError(message(name, "takes real numbers", common, "gg.real(x) or gg.abs(x)"))
+    if common.kind != "f":
+        common = np.exp2(np.empty(0, common)).dtype
+    return [x if x.dtype == common else astype(x, common) for x in tensors]
 
 
 def cbrt(x: Any, /) -> Tensor:
@@ -18,7 +30,7 @@ def cbrt(x: Any, /) -> Tensor:
     >>> gg.cbrt(gg.asarray([-8.0, 27.0])).tolist()
     [-2.0, 3.0]
     """
-    x = floating(x)
+    (x,) = _floats("cbrt", x)
     root = ops.sign(x) * ops.abs(x) ** (1 / 3)
     # 1/3 is not a third: one Newton step y − (y³ − x) / 3y² brings back the last bits.
     square = root * root
@@ -29,14 +41,14 @@ def cbrt(x: Any, /) -> Tensor:
 
 def exp2(x: Any, /) -> Tensor:
     """``2ˣ``."""
-    return ops.pow(2.0, floating(x))
+    return ops.pow(2.0, floating(x) if asarray(x).dtype.kind == "c" else _floats("exp2", x)[0])
 
 
 def logaddexp2(x1: Any, x2: Any, /) -> Tensor:
     """``log₂(2ˣ¹ + 2ˣ²)`` without overflow."""
-    x1, x2 = together(x1, x2)
+    x1, x2 = _floats("logaddexp2", x1, x2)
     log2 = float(np.log(2))
-    return ops.logaddexp(floating(x1) * log2, floating(x2) * log2) * (1 / log2)
+    return ops.logaddexp(x1 * log2, x2 * log2) * (1 / log2)
 
 
 def float_power(x1: Any, x2: Any, /) -> Tensor:
@@ -54,17 +66,17 @@ def conjugate(x: Any, /) -> Tensor:
 
 def fabs(x: Any, /) -> Tensor:
     """Absolute value as a floating number; the derivative at 0 is 0."""
-    return ops.abs(floating(x))
+    return ops.abs(*_floats("fabs", x))
 
 
 def deg2rad(x: Any, /) -> Tensor:
     """Degrees to radians, ``x · π/180``."""
-    return floating(x) * float(np.pi / 180)
+    return _floats("deg2rad", x)[0] * float(np.pi / 180)
 
 
 def rad2deg(x: Any, /) -> Tensor:
     """Radians to degrees, ``x · 180/π``."""
-    return floating(x) * float(180 / np.pi)
+    return _floats("rad2deg", x)[0] * float(180 / np.pi)
 
 
 radians, degrees = deg2rad, rad2deg
@@ -89,8 +101,7 @@ def sinc(x: Any, /) -> Tensor:
 
 def heaviside(x1: Any, x2: Any, /) -> Tensor:
     """0 where ``x1 < 0``, 1 where ``x1 > 0``, ``x2`` where it is 0; flat in ``x1``."""
-    x1, x2 = together(x1, x2)
-    x1, x2 = floating(x1), floating(x2)
+    x1, x2 = _floats("heaviside", x1, x2)
     return ops.where(x1 == 0, x2, (ops.sign(x1) + 1) * 0.5)
 
 
@@ -108,14 +119,6 @@ def _but_nan(op: Any, a: Tensor, b: Tensor) -> Tensor:
     return ops.where(ops.isnan(a), b, ops.where(ops.isnan(b), a, op(a, b)))
 
 
-def fmod(x1: Any, x2: Any, /) -> Tensor:
-    """Remainder of ``x1 / x2`` with the sign of x1: ``x1 − trunc(x1/x2)·x2``."""
-    x1, x2 = together(x1, x2)
-    below = x1 < 0
-    rest = ops.remainder(ops.where(below, -x1, x1), ops.abs(x2))
-    return ops.where(below, -rest, rest)
-
-
 def divmod(x1: Any, x2: Any, /) -> tuple[Tensor, Tensor]:
     """``x1 // x2`` and ``x1 % x2``."""
     x1, x2 = together(x1, x2)
@@ -124,7 +127,7 @@ def divmod(x1: Any, x2: Any, /) -> tuple[Tensor, Tensor]:
 
 def modf(x: Any, /) -> tuple[Tensor, Tensor]:
     """What is behind the point of ``x`` and what is before it, both with the sign of x."""
-    x = floating(x)
+    (x,) = _floats("modf", x)
     whole = ops.trunc(x)
     return ops.copysign(ops.where(ops.isinf(x), 0.0, x - whole), x.detach()), whole
 
@@ -136,7 +139,7 @@ def frexp(x: Any, /) -> tuple[Tensor, Tensor]:
     >>> [part.item() for part in gg.frexp(20.0)]
     [0.625, 5]
     """
-    x = floating(x)
+    (x,) = _floats("frexp", x)
     n = ops.where(ops.isfinite(x), ops.exponent(x), 0)
     return ops.ldexp(x, -n), n
 
@@ -182,7 +185,10 @@ def i0(x: Any) -> Tensor:
     >>> round(gg.i0(1.0).item(), 5), round(gg.grad(gg.i0)(1.0), 5)
     (1.26607, 0.56516)
     """
-    return ops.bessel_i(floating(x), order=0)
+    x = floating(x)
+    if x.dtype.kind == "c":
+        raise DtypeError(message("i0", "takes real numbers", x.dtype))
+    return ops.bessel_i(x, order=0)
 
 
 def unwrap(
@@ -223,11 +229,12 @@ def angle(z: Any, deg: bool = False) -> Tensor:
     >>> gg.angle(gg.asarray([1j, -1j]), deg=True).tolist()
     [90.0, -90.0]
     """
-    x = floating(z)
+    x = asarray(z)
     if x.dtype.kind == "c":
         y = ops.atan2(ops.imag(x), ops.real(x))
     else:
-        y = ops.atan2(functions.zeros_like(x), x.detach())
+        (x,) = _floats("angle", x.detach())
+        y = ops.atan2(functions.zeros_like(x), x)
     return rad2deg(y) if deg else y
 
 
@@ -256,17 +263,25 @@ def iscomplex(x: Any) -> Tensor:
 
 def isneginf(x: Any) -> Tensor:
     """Where a value is −∞."""
-    return asarray(x) == -np.inf
+    return ops.equal(_ordered("isneginf", x), -np.inf)
 
 
 def isposinf(x: Any) -> Tensor:
     """Where a value is +∞."""
-    return asarray(x) == np.inf
+    return ops.equal(_ordered("isposinf", x), np.inf)
+
+
+def _ordered(name: str, x: Any) -> Tensor:
+    values = asarray(x)
+    if values.dtype.kind == "c":
+        hint = "gg.isinf(x)"
+        raise DtypeError(message(name, "complex numbers have no sign", values.dtype, hint))
+    return values
 
 
 def spacing(x: Any, /) -> Tensor:
     """Distance to the next floating number away from 0, with the sign of ``x``; no derivative."""
-    x = floating(x).detach()
+    (x,) = _floats("spacing", asarray(x).detach())
     size = ops.abs(x)
     step = ops.nextafter(size, np.inf) - size
     return ops.where(x < 0, -step, step)

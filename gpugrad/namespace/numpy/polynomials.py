@@ -7,7 +7,7 @@ import numpy as np
 
 from gpugrad.errors import ShapeError, message
 from gpugrad.late import functions, ops
-from gpugrad.namespace.creation import asarray
+from gpugrad.namespace.creation import asarray, astype
 from gpugrad.namespace.lifting import floating, host, together
 from gpugrad.namespace.numpy.arranging import atleast_1d
 from gpugrad.namespace.numpy.calculus import convolve
@@ -34,6 +34,8 @@ def vander(x: Any, N: int | None = None, increasing: bool = False) -> Tensor:
     x = asarray(x)
     if x.ndim != 1:
         raise ShapeError(message("vander", "takes a 1-d array", x.shape))
+    if x.dtype.kind in "biu":  # powers of small integers would not fit
+        x = astype(x, np.promote_types(x.dtype, np.int64))
     powers = [functions.ones_like(x)]
     while len(powers) < (x.size if N is None else N):
         powers.append(powers[-1] * x)
@@ -80,7 +82,7 @@ def polymul(a1: Any, a2: Any) -> Tensor:
 def _without_zeros(x: Tensor) -> Tensor:
     x = atleast_1d(x)
     kept = trim_zeros(x, "f")
-    return kept if kept.size else x[:1] * 0
+    return kept if kept.size else functions.zeros_like(x[:1])
 
 
 def polydiv(u: Any, v: Any) -> tuple[Tensor, Tensor]:

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import numpy as np
+
 from gpugrad.aval import normalize_axis
 from gpugrad.late import functions
-from gpugrad.namespace.creation import asarray
+from gpugrad.namespace.creation import asarray, astype
 from gpugrad.namespace.lifting import along, together
 from gpugrad.namespace.numpy.arranging import ravel
 from gpugrad.namespace.searching import runs
@@ -55,7 +57,9 @@ def intersect1d(
     ar1: Any, ar2: Any, assume_unique: bool = False, return_indices: bool = False
 ) -> Any:
     """The distinct values that both have; ``return_indices`` adds where each has them first."""
-    (a, at), (b, bt) = (unique(x, return_index=True) for x in together(ar1, ar2))
+    pair = together(ar1, ar2)
+    common = np.result_type(*[x.dtype for x in pair])
+    (a, at), (b, bt) = (unique(astype(x, common), return_index=True) for x in pair)
     here = functions.isin(a, b)
     if not return_indices:
         return a[here]

@@ -120,7 +120,11 @@ def corrcoef(x: Any, y: Any = None, rowvar: bool = True) -> Tensor:
     if not c.ndim:
         return c / c
     spread = ops.sqrt(diag(c))
-    return functions.clip(c / spread[:, None] / spread[None, :], -1, 1)
+    c = c / spread[:, None] / spread[None, :]
+    if c.dtype.kind != "c":
+        return functions.clip(c, -1, 1)
+    both = [functions.clip(part, -1, 1) for part in (ops.real(c), ops.imag(c))]
+    return astype(both[0] + both[1] * 1j, c.dtype)
 
 
 # Reductions that pass over NaN
