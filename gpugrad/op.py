@@ -114,7 +114,11 @@ class Op:
                 if node is not None:
                     tracked |= bit
             else:
-                values.append(x if type(x) in WEAK else _admit(x, xs))
+                if type(x) not in WEAK:
+                    x = _admit(x, xs)
+                    if x is NotImplemented:
+                        return x
+                values.append(x)
                 nodes.append(None)
             bit += bit
         try:
@@ -180,7 +184,11 @@ def _nothing(values: list[Any]) -> tuple[Any, ...]:
 
 
 def _admit(x: Any, xs: tuple[Any, ...]) -> Any:
-    """An operand that is no tensor and no number. Numbers in a list are weak, as bare ones are."""
+    """An operand that is no tensor and no number. Numbers in a list are weak, as bare ones are.
+
+    NotImplemented for what has arithmetic of its own: from an operator of Tensor, Python then asks
+    the other operand.
+    """
     if isinstance(x, (list, tuple)):
         lifted = functions.asarray(x)
         if lifted._node is not None or type(lifted._data) is Dual:
@@ -189,9 +197,9 @@ def _admit(x: Any, xs: tuple[Any, ...]) -> Any:
         beside = next((other.dtype for other in xs if type(other) is Tensor), lifted.dtype)
         weak = lifted.dtype == np.float32 and beside.kind == "f"
         return functions.asarray(x, dtype=beside)._data if weak else lifted._data
-    if type(x) is _ndarray and x.dtype.kind not in "biufc":
-        return functions.asarray(x)._data
-    return x
+    if type(x) is _ndarray:
+        return x if x.dtype.kind in "biufc" else functions.asarray(x)._data
+    return NotImplemented if is_foreign(x) else x
 
 
 def _lived(x: Any) -> Any:
@@ -236,6 +244,19 @@ def is_array(value: Any) -> bool:
     return isinstance(value, (np.ndarray, np.generic)) or backend.is_cupy(value)
 
 
+def is_foreign(x: Any) -> bool:
+    """Whether ``x`` is an array of another library: labelled, sparse, with units, of a frame."""
+    kind = type(x)
+    known = _foreign.get(kind)
+    if known is None:
+        announced = hasattr(kind, "__array_ufunc__") or hasattr(kind, "__array_priority__")
+        known = _foreign[kind] = announced and kind is not Tensor and not is_array(x)
+    return known
+
+
+_foreign: dict[type, bool] = {}
+
+
 # Forward mode
 
 
@@ -243,6 +264,9 @@ def _bind_special(op: Op, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
     """Strip the innermost level, run the op below it, and push the tangents through ``op.jvp``."""
     level = max([x._data.level for x in xs if _level(x) >= 0], default=-1)
     xs = tuple([x if type(x) is Tensor or type(x) in WEAK else _admit(x, xs) for x in xs])
+    for x in xs:
+        if x is NotImplemented:
+            return x
     if level < 0:
         if state.trace is not None:
             return state.trace.record(op, xs, params)

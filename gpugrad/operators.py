@@ -199,6 +199,9 @@ class Operators:
         return self._become(">>=", self >> other)
 
     def _become(self, symbol: str, value: "Tensor") -> Self:
+        if not isinstance(value, Operators):
+            got, hint = type(value).__name__, "x = x + y, or gg.asarray(y)"
+            raise DtypeError(message(symbol, "a tensor becomes a tensor", got, hint))
         if value.shape != self.shape:
             rule = "an in-place result keeps its shape"
             got = f"{self.shape} becoming {value.shape}"

@@ -719,3 +719,53 @@ def test_brackets_without_directives():
     with pytest.raises(DtypeError, match=r"\[r_\] takes no directives.*; try"):
         gg.r_["0,2", gg.ones(2)]
     assert repr(gg.c_) == "gpugrad.c_"
+
+
+class Labelled(np.lib.mixins.NDArrayOperatorsMixin):
+    """An array of another library that holds any array, as xarray's do, and runs ufuncs on it."""
+
+    def __init__(self, data):
+        self.data = data
+
+    dtype = property(lambda self: self.data.dtype)
+    shape = property(lambda self: self.data.shape)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.data, dtype=dtype, copy=copy)
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **options):
+        inner = [x.data if isinstance(x, Labelled) else x for x in inputs]
+        return Labelled(getattr(ufunc, method)(*inner, **options))
+
+
+WITH_LABELS = {
+    "t * a": lambda t, a: t * a,
+    "a * t": lambda t, a: a * t,
+    "np.multiply": lambda t, a: np.multiply(t, a),
+    "t - a": lambda t, a: t - a + a * t,
+    "np.arctan2": lambda t, a: np.arctan2(t, a * t),
+    "both": lambda t, a: (a * t) * (t * a),
+    "t ** a": lambda t, a: t**a,
+}
+
+
+@pytest.mark.parametrize("name", WITH_LABELS)
+def test_arrays_of_other_libraries(name):
+    """Python and NumPy ask them too; a tensor never takes one for its own values."""
+    f, a, t = WITH_LABELS[name], np.array([1.0, 2.0, 3.0]), np.array([0.5, 1.5, 2.5])
+    got = f(gg.asarray(t), Labelled(a))
+    assert isinstance(got, Labelled)
+    assert isinstance(got.data, gg.Tensor)
+    np.testing.assert_allclose(got.data.numpy(), f(t, a))
+    gg.testing.gradcheck(lambda t: f(t, Labelled(a)).data, (t,))
+    gg.testing.gradcheck(lambda t: f(t, Labelled(a)).data, (t[0],))
+
+
+def test_arrays_of_other_libraries_as_values():
+    t, a = gg.ones(3), Labelled(np.arange(3.0))
+    assert (t < a).data.tolist() == [False, False, True]
+    for value in (gg.multiply(t, a), gg.asarray(a), gg.where(t > 0, a, t)):
+        assert value.tolist() == [0, 1, 2]
+        assert type(value._data) is np.ndarray
+    with pytest.raises(DtypeError, match=r"\[\*=\] a tensor becomes.*Labelled.*; try"):
+        t *= a

@@ -19,6 +19,7 @@ from gpugrad.namespace.array import spread
 from gpugrad.namespace.lifting import as_written, host, leaves, together
 from gpugrad.namespace.numpy import calculus
 from gpugrad.namespace.numpy.elementwise import conjugate
+from gpugrad.op import is_foreign
 from gpugrad.operators import refuse_numpy
 from gpugrad.rules import is_variadic, names
 from gpugrad.tensor import Dual, Tensor
@@ -33,6 +34,9 @@ def array_ufunc(ufunc: Any, method: str, inputs: tuple[Any, ...], options: dict[
         hint = f"a = a {name} t, which makes a a tensor, or t.detach().numpy()"
         rule = "a NumPy array cannot hold a tensor's result in place"
         raise DtypeError(message(name, rule, hint=hint))
+    for x in inputs:
+        if type(x) is not Tensor and type(x) is not np.ndarray and is_foreign(x):
+            return NotImplemented  # its library is asked next, and may have tensors inside
     for x in inputs:
         if type(x) is list or type(x) is tuple:
             inputs = tuple(_written(inputs))
