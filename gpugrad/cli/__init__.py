@@ -27,9 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with ``argv``, by default the process's arguments, and return its exit code.
 
     0 done; 1 the training diverged, a contender of the benchmark failed, or doctor found a problem;
-    2 an argument, a file or a device is not usable; 130 and 143 interrupted, what was reached is saved; 141 nobody reads
-    the output any more. A mistake prints one message on stderr; ``GPUGRAD_DEBUG=1`` adds the
-    traceback.
+    2 an argument, a file or a device is not usable; 130 and 143 interrupted, what was reached is
+    saved; 141 nobody reads the output any more. A mistake prints one message on stderr;
+    ``GPUGRAD_DEBUG=1`` adds the traceback.
     """
     parser = _Parser(prog="gpugrad", description=str(gpugrad.__doc__).splitlines()[0])
     parser.add_argument("--version", action="version", version=f"gpugrad {gpugrad.__version__}")

@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "doctor",
         help="what is installed and in use here, and how to mend what is not",
-        description="Look at Python, NumPy and its BLAS, the native CPU core, CUDA and the optional "
+        description="Look at Python, NumPy and its BLAS, the native CPU core, CUDA and optional "
         "packages; run a small training step on every device. The exit code is 1 when something "
         "that should work does not.",
         allow_abbrev=False,
