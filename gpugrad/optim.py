@@ -51,29 +51,38 @@ class Optimizer:
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
-        trace = state.trace
-        lr = self.lr if trace is None else trace.scalar(lambda: self.lr)
+        if state.trace is not None:
+            self._traced_step(state.trace)
+            return
         with grad_mode(False):
             for i, p in enumerate(self.params):
                 g = p.grad
-                if g is None:
-                    continue
-                own = [self.state[name][i] for name in self._slots]
-                if trace is None:
+                if g is not None:
+                    own = [self.state[name][i] for name in self._slots]
                     self.steps[i] += 1
                     reuse = all(map(sole_owner, (p, *own)))
-                    self._apply(p, g, own, lr, self.steps[i], reuse)
-                else:
+                    self._apply(p, g, own, self.lr, self.steps[i], reuse)
+
+    def _traced_step(self, trace: Any) -> None:
+        """The same in a program: learning rate and counts are read anew at every run."""
+        lr = trace.scalar(lambda: self.lr)
+        updated = []
+        with grad_mode(False):
+            for i, p in enumerate(self.params):
+                g = p.grad
+                if g is not None:
+                    own = [self.state[name][i] for name in self._slots]
                     self._apply(p, g, own, lr, self._traced_count(trace, i), False)
+                    updated.append(i)
+        trace.after(lambda: self._count(updated))
 
     def _traced_count(self, trace: Any, i: int) -> Any:
-        """The step count of parameter ``i``, read anew and counted up at every run of a program."""
-        earlier = trace.count((id(self), i))
-        trace.after(lambda: self._count(i))
+        earlier = trace.count((id(self), i))  # a program may make several steps
         return trace.scalar(lambda: self.steps[i] + 1 + earlier)
 
-    def _count(self, i: int) -> None:
-        self.steps[i] += 1
+    def _count(self, updated: list[int]) -> None:
+        for i in updated:
+            self.steps[i] += 1
 
     def _apply(
         self, p: Tensor, g: Tensor, state: list[Tensor], lr: Any, t: Any, reuse: bool
