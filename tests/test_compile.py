@@ -10,6 +10,7 @@ import pytest
 from cases import CASES, Case
 
 import gpugrad as gg
+from gpugrad.compiler import plan
 from gpugrad.compiler.trace import Trace
 from gpugrad.namespace import creation
 
@@ -247,6 +248,112 @@ def test_replays_are_bitwise_repeatable() -> None:
             compiled(np.tile(X, (40, 1)), np.tile(LABELS, 40))
         finals.append([p.detach().numpy(copy=True).tobytes() for p in model.parameters()])
     assert finals[0] == finals[1] == finals[2]
+
+
+# Random programs
+
+UNARY: list[Callable[[Any], Any]] = [
+    gg.tanh,
+    gg.sigmoid,
+    lambda a: gg.exp(gg.clip(a, -2, 2)),
+    gg.abs,
+    lambda a: a * a,
+    gg.nn.relu,
+    gg.nn.gelu,
+    lambda a: gg.clip(a, -0.5, 0.5),
+    lambda a: 1 / (a * a + 1),
+    lambda a: gg.where(a > 0, a, a * 0.1),
+    lambda a: gg.sqrt(a * a + 1),
+]
+BINARY: list[Callable[[Any, Any], Any]] = [
+    lambda a, b: a + b,
+    lambda a, b: a * b,
+    lambda a, b: a - b,
+    lambda a, b: a / (b * b + 1),
+    gg.maximum,
+    gg.minimum,
+    lambda a, b: gg.where(a > b, a, b),
+]
+
+
+def random_program(draw: Any, by_rows: bool) -> Callable[..., Any]:
+    """A function of a batch and parameters; ``by_rows`` never looks from one row at another."""
+    kinds = [0, 0, 1, 2, 2, 3, 4, 5, 6] if by_rows else list(range(10))
+    steps = [(draw.choice(kinds), *draw.integers(0, 1000, 3)) for _ in range(draw.integers(4, 12))]
+
+    def f(x: Any, params: Any) -> Any:
+        values = [x]
+        for kind, a, b, c in steps:
+            v, w = values[a % len(values)], values[b % len(values)]
+            weight, bias = params[c % len(params)]
+            unary, binary = UNARY[c % len(UNARY)], BINARY[c % len(BINARY)]
+            y = unary(v)
+            if kind == 1 and w.shape == v.shape:
+                y = binary(v, w)
+            elif kind == 2 and weight.shape[1] == v.shape[1]:
+                y = gg.nn.linear(v, weight, bias)
+            elif kind == 3:
+                y = binary(v, v.sum(axis=1, keepdims=True) * 0.1)
+            elif kind == 4:
+                y = v - gg.max(v, axis=1, keepdims=True)
+            elif kind == 5:
+                y = gg.nn.softmax(v)
+            elif kind == 6 and bias.shape[0] >= v.shape[1]:
+                y = binary(v, bias[: v.shape[1]])
+            elif kind == 7:
+                y = binary(v, v.mean(axis=0))
+            elif kind == 8:
+                y = v @ (v.T @ v) * 0.01
+            elif kind == 9:
+                y = gg.tanh(v) * v.mean()
+            values.append(y)
+        return (gg.tanh(values[-1]) ** 2).mean() + gg.sin(values[1]).mean() * 0.1, values[-1]
+
+    return f
+
+
+@pytest.mark.parametrize("seed", range(90))
+def test_random_steps(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every way to cut the work over threads, whatever its size; state and results as uncompiled."""
+    monkeypatch.setattr(plan, "_SERIAL_FLOP", 0)
+    draw = np.random.default_rng(seed)
+    rows, n = int(draw.choice([2, 5, 64, 130])), int(draw.choice([1, 3, 8, 17]))
+    f = random_program(draw, by_rows=seed % 3 > 0)
+    x = gg.asarray(draw.standard_normal((rows, n)))
+
+    def build() -> Any:
+        start = np.random.default_rng(seed)
+        params = [
+            [gg.asarray(start.standard_normal(s) / 2, requires_grad=True) for s in ((m, n), (m,))]
+            for m in (n, 8, 17)
+        ]
+        flat = [p for pair in params for p in pair]
+        optimizer = (gg.optim.SGD, gg.optim.Adam)[seed % 2](flat, lr=0.01)
+        average = gg.zeros((), dtype=gg.float64)
+
+        def step(x: Any) -> Any:
+            optimizer.zero_grad()
+            loss, y = f(x, params)
+            if loss.requires_grad:
+                loss.backward()
+            optimizer.step()
+            average[...] = average * 0.9 + loss.detach() * 0.1
+            y = y.detach()
+            return loss.detach(), y, y.sum(axis=0), y.T
+
+        return [*flat, average], step
+
+    (wanted, eager), (found, step) = build(), build()
+    with gg.config.override(native=seed % 5 > 0):
+        compiled = gg.compile(step, threads=1 + seed % 3)
+        for i in range(3):
+            for a, b in zip(eager(x + i * 0.01), compiled(x + i * 0.01), strict=True):
+                close(b.numpy(), a.numpy(), np.float64)
+    for a, b in zip(wanted, found, strict=True):
+        np.testing.assert_allclose(b.detach().numpy(), a.detach().numpy(), 1e-8, 1e-8)
+        assert (a.grad is None) == (b.grad is None)
+        if a.grad is not None:
+            np.testing.assert_allclose(b.grad.numpy(), a.grad.numpy(), 1e-8, 1e-8)
 
 
 # State

@@ -655,22 +655,26 @@ class Emitter:
     def _gemm(self, node: Gemm) -> tuple[Any, ...]:
         dtype = _code(node.c.buffer.dtype)
         (m, k), n = node.a.shape, node.b.shape[1]
-        ta, a = self._matrix(node.a)
-        tb, b = self._matrix(node.b)
         rows, beta = None, node.beta
         if self.inside and self.rows is not None:
             rows = "k" if node.c.buffer in self.rows.reduced else "m"
             beta = 1.0 if rows == "k" else beta
+        # A vector can be read either way: the axis that is cut must be the one in steps of a row.
+        ta, a = self._matrix(node.a, {"k": True, "m": False}.get(rows or ""))
+        tb, b = self._matrix(node.b, False if rows == "k" else None)
         scale = None if node.scale is None else self.operand(node.scale, 0, 0)
         c = self.operand(node.c, node.c.strides[0], 1, follows=self._batched(node.c))
         return ("gemm", dtype, ta, tb, m, n, k, node.alpha, scale, a, b, beta, c, rows)
 
-    def _matrix(self, view: View) -> tuple[bool, tuple[Any, ...]]:
+    def _matrix(self, view: View, turned: bool | None) -> tuple[bool, tuple[Any, ...]]:
+        """Whether a matrix lies transposed in memory (None: whichever fits), and its operand."""
         (m, n), (down, right) = view.shape, view.strides
-        if right == 1 and (down >= n or m == 1):
+        if turned is None:
+            turned = not (right == 1 and (down >= n or m == 1))
+        if not turned:
             return False, self.operand(view, max(down, n), 1, follows=self._batched(view))
-        turned = View(view.buffer, (n, m), (right, down), view.offset)
-        return True, self.operand(turned, max(right, m), 1, follows=self._batched(view))
+        flipped = View(view.buffer, (n, m), (right, down), view.offset)
+        return True, self.operand(flipped, max(right, m), 1, follows=self._batched(view))
 
     def _batched(self, view: View) -> bool:
         return self.rows is not None and view.buffer in self.rows.batched
