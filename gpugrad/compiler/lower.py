@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpugrad.compiler.expr import Builder, Expr, Unsupported, lines, substituted, symbolic
-from gpugrad.compiler.program import Program, uniform
+from gpugrad.compiler.program import LAYOUT, Program, uniform
 from gpugrad.compiler.trace import Eqn, Traced
 
 Shape = tuple[int, ...]
@@ -343,8 +343,10 @@ class Lowering:
             return
         try:
             name = eqn.op.name
-            if name in ("reshape", "permute_dims", "broadcast_to"):
+            if name in LAYOUT:
                 self._layout(eqn)
+            elif name == "getitem" and len(eqn.inputs) == 1:
+                self._slice(eqn)
             elif name in ("matmul", "linear"):
                 self._product(eqn)
             elif name in ("sum", "mean", "max", "min"):
@@ -384,6 +386,18 @@ class Lowering:
             if kept_strides is None:
                 view, kept_strides = self.dense(view), contiguous(y.shape)
             self.view[y] = View(view.buffer, y.shape, kept_strides, view.offset)
+
+    def _slice(self, eqn: Eqn) -> None:
+        """``x[1:, None, 3]``: NumPy itself says where the values lie, of a view as of an array."""
+        (x,), (y,) = eqn.inputs, eqn.outputs
+        view = self.at(x)
+        key = eqn.params["key"]
+        room = np.lib.stride_tricks.as_strided(np.zeros(1, np.int8), view.shape, view.strides)
+        part = room[key[0] if len(key) == 1 else key]
+        if min(part.strides, default=0) < 0:
+            raise Unsupported("steps backwards")
+        start = part.__array_interface__["data"][0] - room.__array_interface__["data"][0]
+        self.view[y] = View(view.buffer, y.shape, part.strides, view.offset + start)
 
     def _product(self, eqn: Eqn) -> None:
         (y,) = eqn.outputs
