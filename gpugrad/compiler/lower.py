@@ -654,9 +654,13 @@ class Lowering:
         ``y·(1 − y)`` is known as soon as y is, and would be written and read again otherwise.
         """
         seen = {self.at(y).buffer for y in self.program.results}
+        readers_of: dict[Buffer, list[Node]] = {}
+        for node in self.nodes:
+            for buffer in {view.buffer for view in node.reads}:
+                readers_of.setdefault(buffer, []).append(node)
         for chain in [node for node in self.nodes if isinstance(node, Chain)]:
             for buffer in list(chain.stores)[::-1]:
-                readers = [n for n in self.nodes if any(v.buffer is buffer for v in n.reads)]
+                readers = readers_of.get(buffer, [])
                 if buffer in seen or len(readers) != 1:
                     continue
                 (reader,) = readers
@@ -667,13 +671,21 @@ class Lowering:
                     continue
                 if any(v.buffer is buffer and v != view for v in reader.reads):
                     continue
-                self._move(chain, reader, buffer)
+                before = {view.buffer for view in reader.reads}
+                self._move(chain, reader, buffer, readers_of)
+                after = {view.buffer for view in reader.reads}
+                for b in before - after:
+                    readers_of[b].remove(reader)
+                for b in after - before:
+                    readers_of.setdefault(b, []).append(reader)
 
-    def _move(self, chain: Chain, reader: Chain, buffer: Buffer) -> None:
+    def _move(
+        self, chain: Chain, reader: Chain, buffer: Buffer, readers_of: dict[Buffer, list[Node]]
+    ) -> None:
         kept = {
             id(chain.values[b]): view
             for b, view in chain.stores.items()
-            if b is not buffer and any(v.buffer is b for n in self.nodes for v in n.reads)
+            if b is not buffer and readers_of.get(b)
         }
         there = {v.buffer for v in reader.reads}
         given: dict[int, Expr] = {}
