@@ -13,7 +13,7 @@ from cases_numpy import SMOOTH, WITHOUT_DERIVATIVE, apart, real, rng, with_nan
 
 import gpugrad as gg
 from gpugrad import namespace
-from gpugrad.errors import DtypeError, GradientError
+from gpugrad.errors import DtypeError, GradientError, TraceError
 from gpugrad.namespace.numpy import ALIASES
 
 NUMPYS = [name for name, room in namespace.ON_DEMAND.items() if room.startswith("numpy.")]
@@ -55,6 +55,31 @@ def test_value(name, device):
 def test_derivatives(name):
     f, *args = SMOOTH[name]
     gg.testing.gradcheck(lambda *xs: joined(f(*xs)) * 1.0, args, rtol=2e-4, atol=2e-5)
+
+
+# What looks at values, or has arrays beside the arguments, which a compiled step cannot keep.
+NOT_COMPILED = ON_THE_HOST | {
+    "add.reduce where", "bincount", "bincount weights", "choose", "copyto", "cov both",
+    "cov frequencies", "extract", "histogram density", "histogram weights", "histogram2d",
+    "insert mask", "intersect1d", "ix_", "linalg.lstsq", "list operand", "max where", "mean where",
+    "piecewise", "piecewise one", "place", "poly matrix", "polydiv", "polydiv short", "polymul",
+    "prod where", "put_along_axis", "putmask", "quantile weights", "real_if_close", "roots",
+    "roots zeros", "setdiff1d", "setxor1d", "std where", "sum where", "take_along_axis",
+    "trim_zeros", "trim_zeros axis", "union1d", "unique", "unique axis", "var where",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_compiled(name):
+    f, *args = SMOOTH[name]
+    args = [gg.asarray(x) for x in args]
+    step = gg.compile(lambda *xs: joined(f(*xs)))
+    if name in NOT_COMPILED:
+        with pytest.raises(TraceError):
+            step(*args)
+        return
+    step(*args)
+    np.testing.assert_allclose(step(*args), joined(f(*args)), rtol=1e-9, atol=1e-12)
 
 
 # What is written with float64 arrays beside the argument, or asks for float64.

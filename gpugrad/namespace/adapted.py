@@ -11,7 +11,7 @@ import numpy as np
 from gpugrad.aval import normalize_axis
 from gpugrad.errors import DtypeError, message
 from gpugrad.late import functions, ops
-from gpugrad.namespace.lifting import leaves, together
+from gpugrad.namespace.lifting import constant, host, leaves, together
 from gpugrad.namespace.numpy import statistics
 from gpugrad.namespace.numpy.arranging import ravel, transpose
 from gpugrad.namespace.numpy.elementwise import around
@@ -113,7 +113,9 @@ def _clip(a: Any, a_min: Any = None, a_max: Any = None, min: Any = None, max: An
 def _take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> Tensor:
     x = _lifted(a) if axis is not None else ravel(a)
     axis = normalize_axis("take", axis or 0, x.ndim)
-    places: Any = indices if isinstance(indices, Tensor) else np.asarray(indices)
+    places: Any = indices
+    if not isinstance(indices, Tensor):
+        places = constant(np.asarray(host(indices)), x.device)
     if mode != "raise":
         size = x.shape[axis]
         places = np.clip(places, 0, size - 1) if mode == "clip" else np.remainder(places, size)
@@ -186,7 +188,9 @@ def _array(object: Any, dtype: Any = None) -> Tensor:
     if type(object) in (list, tuple) and any(isinstance(leaf, Tensor) for leaf in leaves(object)):
         rows = [_array(part) if type(part) in (list, tuple) else part for part in object]
         object = functions.stack(together(*rows))
-    x = functions.asarray(np.asarray(object) if not isinstance(object, Tensor) else object)
+    if type(object) in (list, tuple):
+        object = constant(np.asarray(object), None)
+    x = functions.asarray(object)
     return x if dtype is None else functions.astype(x, dtype)
 
 

@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from gpugrad import backend
 from gpugrad.aval import WEAK
+from gpugrad.config import flags
 from gpugrad.late import functions
 from gpugrad.namespace.creation import asarray, astype
-from gpugrad.tensor import Tensor
+from gpugrad.tensor import Tensor, made, state
 
 
 def together(*arrays: Any) -> list[Tensor]:
@@ -23,9 +25,23 @@ def together(*arrays: Any) -> list[Tensor]:
     common = np.result_type(*[x.dtype for x in typed])
     device = next((x.device for x in typed if isinstance(x, Tensor)), None)
     return [
-        asarray(x) if hasattr(x, "dtype") else asarray(as_written(x, common), device=device)
+        asarray(x) if hasattr(x, "dtype") else _beside(as_written(x, common), device)
         for x in arrays
     ]
+
+
+def _beside(x: Any, device: str | None) -> Tensor:
+    """What is left of a list: an array of its numbers, or a list that holds tensors."""
+    return constant(x, device) if isinstance(x, np.ndarray) else asarray(x, device=device)
+
+
+def constant(values: Any, device: str | None) -> Tensor:
+    """An array that a function makes itself, of shapes and written numbers alone.
+
+    In a step that is being traced it is a constant, where any other array would have to be an
+    argument.
+    """
+    return made(backend.get(flags.device if device is None else device).asarray(values))
 
 
 def as_written(x: Any, dtype: Any) -> Any:
@@ -62,4 +78,8 @@ def flat_unless(a: Any, axis: int | None) -> tuple[Tensor, int]:
 
 def host(x: Any) -> Any:
     """A tensor's values as a NumPy array, off the tape; anything else as it is."""
-    return x.detach().to("cpu").numpy() if isinstance(x, Tensor) else x
+    if isinstance(x, Tensor):
+        return x.detach().to("cpu").numpy()
+    if state.trace is not None and isinstance(x, np.ndarray):
+        raise state.trace.outside(x)
+    return x

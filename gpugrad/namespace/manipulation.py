@@ -9,7 +9,7 @@ from gpugrad.errors import DtypeError, ShapeError, message
 from gpugrad.late import ops
 from gpugrad.namespace.array import broadcast_to, concat, getitem, reshape, take
 from gpugrad.namespace.creation import asarray
-from gpugrad.namespace.lifting import together
+from gpugrad.namespace.lifting import constant, together
 from gpugrad.tensor import Tensor
 
 __all__ = [
@@ -76,7 +76,7 @@ def repeat(x: Any, repeats: Any, /, axis: int | None = None) -> Tensor:
         got = f"repeats of shape {counts.shape}, {size} places"
         raise ShapeError(message("repeat", rule, got))
     if counts.size != 1:
-        return take(x, np.repeat(np.arange(size), counts), axis=axis)
+        return take(x, constant(np.repeat(np.arange(size), counts), x.device), axis=axis)
     n = int(counts.reshape(()))
     before, after = x.shape[: axis + 1], x.shape[axis + 1 :]
     column = ops.reshape(x, shape=(*before, 1, *after))
@@ -126,7 +126,7 @@ def take_along_axis(x: Any, indices: Any, /, axis: int = -1) -> Tensor:
     places: list[Any] = []
     for i, size in enumerate(wide):
         column = (1,) * i + (size,) + (1,) * (x.ndim - i - 1)
-        places.append(indices if i == axis else np.arange(size).reshape(column))
+        places.append(indices if i == axis else constant(np.arange(size).reshape(column), x.device))
     return getitem(x, tuple(places))
 
 

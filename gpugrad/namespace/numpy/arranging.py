@@ -10,7 +10,7 @@ from gpugrad.aval import normalize_axis
 from gpugrad.errors import DtypeError, ShapeError, message
 from gpugrad.late import functions
 from gpugrad.namespace.creation import asarray
-from gpugrad.namespace.lifting import along
+from gpugrad.namespace.lifting import along, constant, host
 from gpugrad.tensor import Tensor
 
 
@@ -29,7 +29,7 @@ def resize(a: Any, new_shape: Any) -> Tensor:
     size = math.prod(shape)
     if not flat.size:
         return functions.zeros(shape, dtype=flat.dtype, device=flat.device)
-    return functions.reshape(flat[np.arange(size) % flat.size], shape)
+    return functions.reshape(flat[constant(np.arange(size) % flat.size, flat.device)], shape)
 
 
 def transpose(a: Any, axes: Any = None) -> Tensor:
@@ -117,8 +117,8 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", *, constant_values: 
     """
     x = asarray(array)
     try:
-        widths = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2)).tolist()
-        values = np.broadcast_to(np.asarray(constant_values), (x.ndim, 2))
+        widths = np.broadcast_to(np.asarray(host(pad_width)), (x.ndim, 2)).tolist()
+        values = np.broadcast_to(np.asarray(host(constant_values)), (x.ndim, 2))
     except ValueError as error:
         got = f"{pad_width} for {x.ndim} axes"
         hint = "n, (before, after), or a pair for each axis"
@@ -135,12 +135,11 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", *, constant_values: 
             sides = []
             for width, value in zip((before, after), values[axis], strict=True):
                 shape = (*x.shape[:axis], width, *x.shape[axis + 1 :])
-                side = np.broadcast_to(value.astype(x.dtype), shape)
-                sides.append(asarray(side, device=x.device))
+                sides.append(constant(np.full(shape, value, x.dtype), x.device))
             x = functions.concat([sides[0], x, sides[1]], axis=axis)
         else:
             places = np.pad(np.arange(x.shape[axis]), (before, after), mode=mode)  # type: ignore[call-overload]
-            x = x[along(axis, places)]
+            x = x[along(axis, constant(places, x.device))]
     return x
 
 

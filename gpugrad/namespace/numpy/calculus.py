@@ -219,6 +219,6 @@ def cross(
     if a.shape[-1:] != (3,) or b.shape[-1:] != (3,):
         hint = "vectors of three; with third entry 0 for two"
         raise ShapeError(message("cross", "vectors have three entries", (a.shape, b.shape), hint))
-    after, before = np.array([1, 2, 0]), np.array([2, 0, 1])
+    after, before = [1, 2, 0], [2, 0, 1]
     y = a[..., after] * b[..., before] - a[..., before] * b[..., after]
     return functions.moveaxis(y, -1, axisc)

@@ -8,9 +8,9 @@ import numpy as np
 
 from gpugrad.aval import normalize_axes, normalize_axis
 from gpugrad.errors import BoundsError, DtypeError, ShapeError, message
-from gpugrad.late import functions
+from gpugrad.late import functions, ops
 from gpugrad.namespace.creation import asarray, astype
-from gpugrad.namespace.lifting import along, flat_unless, host, together
+from gpugrad.namespace.lifting import along, constant, flat_unless, host, together
 from gpugrad.namespace.numpy.arranging import ravel
 from gpugrad.tensor import Tensor
 
@@ -19,8 +19,9 @@ def compress(condition: Any, a: Any, axis: int | None = None) -> Tensor:
     """The places along ``axis`` where the 1-d ``condition`` is true."""
     x, axis = flat_unless(a, axis)
     axis = normalize_axis("compress", axis, x.ndim)
-    tensor = isinstance(condition, Tensor)
-    return x[along(axis, functions.flatnonzero(condition) if tensor else np.flatnonzero(condition))]
+    if isinstance(condition, Tensor):
+        return x[along(axis, functions.flatnonzero(condition))]
+    return x[along(axis, constant(np.flatnonzero(host(condition)), x.device))]
 
 
 def extract(condition: Any, arr: Any) -> Tensor:
@@ -32,7 +33,8 @@ def delete(arr: Any, obj: Any, axis: int | None = None) -> Tensor:
     """``arr`` without the places ``obj`` (integers, a slice or a mask) along ``axis``."""
     x, axis = flat_unless(arr, axis)
     axis = normalize_axis("delete", axis, x.ndim)
-    return x[along(axis, np.delete(np.arange(x.shape[axis]), host(obj)))]
+    kept = np.delete(np.arange(x.shape[axis]), host(obj))
+    return x[along(axis, constant(kept, x.device))]
 
 
 def insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> Tensor:
@@ -57,7 +59,7 @@ def insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> Tensor:
     v = functions.broadcast_to(v, (*x.shape[:axis], count, *x.shape[axis + 1 :]))
     # Behind one another, and then read in the order that NumPy gives their numbers.
     order = np.insert(np.arange(n), places, n + np.arange(count))
-    return functions.concat([x, v], axis=axis)[along(axis, order)]
+    return functions.concat([x, v], axis=axis)[along(axis, constant(order, x.device))]
 
 
 def trim_zeros(filt: Any, trim: str = "fb", axis: Any = None) -> Tensor:
@@ -86,15 +88,10 @@ def diag(v: Any, k: int = 0) -> Tensor:
     x = asarray(v)
     if x.ndim not in (1, 2):
         raise ShapeError(message("diag", "takes a vector or a matrix", x.shape))
-    row, column = max(-k, 0), max(k, 0)
     if x.ndim == 2:
-        i = np.arange(max(0, min(x.shape[0] - row, x.shape[1] - column)))
-        return x[i + row, i + column]
-    i = np.arange(x.size)
+        return ops.diagonal(x, k=k)
     size = x.size + abs(k)
-    out: Tensor = functions.zeros((size, size), dtype=x.dtype, device=x.device)
-    out[i + row, i + column] = x
-    return out
+    return ops.diagonal_matrix(x, k=k, shape=(size, size))
 
 
 def diagflat(v: Any, k: int = 0) -> Tensor:

@@ -10,7 +10,7 @@ from gpugrad.errors import BoundsError, DtypeError, ShapeError, message
 from gpugrad.late import functions, ops
 from gpugrad.namespace.array import Axis
 from gpugrad.namespace.creation import asarray
-from gpugrad.namespace.lifting import flat_unless, floating, host
+from gpugrad.namespace.lifting import constant, flat_unless, floating, host
 from gpugrad.tensor import Tensor
 
 
@@ -62,8 +62,8 @@ def percentile(
     weights: Any = None,
 ) -> Tensor:
     """`quantile` of ``q / 100``."""
-    q = np.true_divide(_levels(q), 100)
-    return quantile(a, q, axis, method=method, keepdims=keepdims, weights=weights)
+    levels = _checked(_levels(q) / 100, method)
+    return _quantile(a, levels, axis, method, keepdims, weights)
 
 
 def quantile(
@@ -86,7 +86,10 @@ def quantile(
     >>> gg.quantile(gg.asarray([1.0, 2.0, 4.0]), [0.5, 0.75]).tolist()
     [2.0, 3.0]
     """
-    levels = _checked(q, method)
+    return _quantile(a, _checked(_levels(q), method), axis, method, keepdims, weights)
+
+
+def _quantile(a: Any, levels: Any, axis: Axis, method: str, keepdims: bool, weights: Any) -> Tensor:
     if weights is not None:
         return _weighted(asarray(a), levels, axis, method, keepdims, host(weights))
     rows, shape = _sorted_rows("quantile", a, axis, keepdims)
@@ -103,7 +106,7 @@ def nanpercentile(
     a: Any, q: Any, axis: Axis = None, *, method: str = "linear", keepdims: bool = False
 ) -> Tensor:
     """`nanquantile` of ``q / 100``."""
-    return nanquantile(a, np.true_divide(_levels(q), 100), axis, method=method, keepdims=keepdims)
+    return _nanquantile(a, _checked(_levels(q) / 100, method), axis, method, keepdims)
 
 
 def nanquantile(
@@ -115,9 +118,13 @@ def nanquantile(
     >>> gg.nanquantile(gg.asarray([1.0, float("nan"), 4.0]), 0.5).item()
     2.5
     """
-    levels = _checked(q, method)
+    return _nanquantile(a, _checked(_levels(q), method), axis, method, keepdims)
+
+
+def _nanquantile(a: Any, levels: Any, axis: Axis, method: str, keepdims: bool) -> Tensor:
     rows, shape = _sorted_rows("nanquantile", a, axis, keepdims)
-    n = host(functions.sum(~ops.isnan(rows.detach()), axis=-1, keepdims=True))
+    n = functions.sum(~ops.isnan(rows.detach()), axis=-1, keepdims=True)
+    levels = constant(levels, rows.device)
     between = _read(rows, _METHODS[method](n, levels.reshape(-1)), n)
     return _levels_first(between, levels, shape)
 
@@ -125,13 +132,12 @@ def nanquantile(
 def _levels(q: Any) -> Any:
     if isinstance(q, Tensor):
         q = q.to("cpu").numpy()  # refuses what is on the tape
-    return np.asarray(q, np.float64)
+    return np.asarray(host(q), np.float64)
 
 
-def _checked(q: Any, method: str) -> Any:
-    levels = _levels(q)
+def _checked(levels: Any, method: str) -> Any:
     if levels.size and not (levels.min() >= 0 and levels.max() <= 1):
-        raise BoundsError(message("quantile", "q is a part of the whole", q, "0 ≤ q ≤ 1"))
+        raise BoundsError(message("quantile", "q is a part of the whole", levels, "0 ≤ q ≤ 1"))
     if method not in _METHODS:
         hint = ", ".join(_METHODS)
         raise DtypeError(message("quantile", "not a method there is", repr(method), hint))
@@ -156,19 +162,25 @@ def _sorted_rows(name: str, a: Any, axis: Axis, keepdims: bool) -> tuple[Tensor,
     return functions.sort(rows, axis=-1), kept
 
 
-def _read(rows: Tensor, at: Any, n: Any = None) -> Tensor:
+def _read(rows: Tensor, at: Any, n: Tensor | None = None) -> Tensor:
     """Sorted ``rows`` at the places ``at``, between two values at those that are no integers.
 
     ``n`` counts the values of each row, where they are not all of it; without any, it gives NaN.
     """
-    last = np.maximum((rows.shape[-1] if n is None else n) - 1, 0)
-    at = np.clip(at, 0, last)
-    below = np.floor(at).astype(np.intp)
-    above = np.minimum(below + 1, last)
-    rest = asarray((at - below).astype(rows.dtype), device=rows.device)
-    low, high = (
-        rows[..., i] if n is None else functions.take_along_axis(rows, i) for i in (below, above)
-    )
+    if n is None:
+        last = rows.shape[-1] - 1
+        at = np.clip(at, 0, last)
+        below = np.floor(at).astype(np.intp)
+        above = np.minimum(below + 1, last)
+        rest = constant((at - below).astype(rows.dtype), rows.device)
+        low, high = (rows[..., constant(i, rows.device)] for i in (below, above))
+    else:
+        end = ops.maximum(n - 1, 0)
+        at = ops.minimum(ops.maximum(at, 0), end)
+        first = functions.astype(ops.floor(at), np.intp)
+        rest = functions.astype(at - first, rows.dtype)
+        low = functions.take_along_axis(rows, first)
+        high = functions.take_along_axis(rows, ops.minimum(first + 1, end))
     return ops.where(rest == 0, low, low + (high - low) * rest)
 
 

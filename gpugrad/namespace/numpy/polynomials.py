@@ -8,11 +8,11 @@ import numpy as np
 from gpugrad.errors import ShapeError, message
 from gpugrad.late import functions, ops
 from gpugrad.namespace.creation import asarray, astype
-from gpugrad.namespace.lifting import floating, host, together
+from gpugrad.namespace.lifting import constant, floating, host, together
 from gpugrad.namespace.numpy.arranging import atleast_1d
 from gpugrad.namespace.numpy.calculus import convolve
 from gpugrad.namespace.numpy.choosing import trim_zeros
-from gpugrad.tensor import Tensor
+from gpugrad.tensor import Tensor, state
 
 
 def polyval(p: Any, x: Any) -> Tensor:
@@ -112,7 +112,7 @@ def polyder(p: Any, m: int = 1) -> Tensor:
     if m < 0:
         raise ShapeError(message("polyder", "the number of times is ≥ 0", m, "gg.polyint"))
     for _ in range(m):
-        x = x[:-1] * asarray(np.arange(x.size - 1, 0, -1, dtype=x.dtype), device=x.device)
+        x = x[:-1] * constant(np.arange(x.size - 1, 0, -1, dtype=x.dtype), x.device)
     return x
 
 
@@ -125,7 +125,7 @@ def polyint(p: Any, m: int = 1, k: Any = None) -> Tensor:
     if constants.size not in (1, m):
         raise ShapeError(message("polyint", "one constant for each time, or for all", k))
     for i in range(m):
-        over = asarray(np.arange(x.size, 0, -1, dtype=x.dtype), device=x.device)
+        over = constant(np.arange(x.size, 0, -1, dtype=x.dtype), x.device)
         x = functions.concat([x / over, constants[i : i + 1] if i < constants.size else constants])
     return x
 
@@ -150,7 +150,7 @@ def roots(p: Any) -> Tensor:
         return zeros
     first = -kept[1:] / kept[0]
     below = np.eye(kept.size - 2, kept.size - 1, dtype=x.dtype)
-    companion = functions.concat([first[None, :], asarray(below, device=x.device)], axis=0)
+    companion = functions.concat([first[None, :], constant(below, x.device)], axis=0)
     found = _linalg().eigvals(companion)
     return functions.concat([found, zeros])
 
@@ -219,13 +219,13 @@ def polyfit(
         rcond = x.size * float(np.finfo(x.dtype).eps)
     scale = functions.norm(powers, axis=0)
     powers = powers / scale
-    c, residuals, rank, values = linalg.lstsq(powers, wanted, rcond=rcond)
+    c = linalg.pinv(powers, rtol=rcond) @ wanted
     c = c / (scale if y.ndim == 1 else scale[:, None])
-    if int(rank) != deg + 1 and not full:
+    if full:
+        return c, *linalg.lstsq(powers, wanted, rcond=rcond)[1:], rcond
+    if state.trace is None and int(linalg.matrix_rank(powers, rtol=rcond)) != deg + 1:
         rule = "Polyfit may be poorly conditioned"
         warnings.warn(rule, np.exceptions.RankWarning, stacklevel=2)
-    if full:
-        return c, residuals, rank, values, rcond
     if not cov:
         return c
     spread = linalg.inv(powers.T @ powers) / functions.outer(scale, scale)
@@ -234,5 +234,6 @@ def polyfit(
     if x.size <= deg + 1:
         got = f"{x.size} points for {deg + 1} coefficients"
         raise ShapeError(message("polyfit", "too few points for a covariance", got))
-    factor = residuals / (x.size - deg - 1)
-    return c, spread * factor[0] if y.ndim == 1 else spread[:, :, None] * factor
+    rest = wanted - powers @ (c * scale if y.ndim == 1 else c * scale[:, None])
+    factor = functions.sum(rest * rest, axis=0) / (x.size - deg - 1)
+    return c, spread * factor if y.ndim == 1 else spread[:, :, None] * factor

@@ -6,7 +6,7 @@ import numpy as np
 
 from gpugrad.late import functions, ops
 from gpugrad.namespace.creation import asarray
-from gpugrad.namespace.lifting import floating, together
+from gpugrad.namespace.lifting import constant, floating, together
 from gpugrad.tensor import Tensor
 
 
@@ -39,7 +39,7 @@ def _ends(*ends: Any) -> list[Tensor]:
 def _parts(num: int, endpoint: bool, like: Tensor) -> Tensor:
     """0 … 1 in ``num`` steps along a new first axis before those of ``like``."""
     part = np.linspace(0, 1, num, endpoint).astype(like.dtype)
-    return asarray(part.reshape((num,) + (1,) * like.ndim), device=like.device)
+    return constant(part.reshape((num,) + (1,) * like.ndim), like.device)
 
 
 def logspace(

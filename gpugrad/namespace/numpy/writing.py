@@ -10,7 +10,7 @@ import numpy as np
 from gpugrad.errors import BoundsError, DtypeError, ShapeError, message
 from gpugrad.late import functions
 from gpugrad.namespace.creation import asarray, astype
-from gpugrad.namespace.lifting import as_written, host
+from gpugrad.namespace.lifting import constant, host, together
 from gpugrad.tensor import Tensor
 
 
@@ -46,7 +46,7 @@ def fill_diagonal(a: Any, val: Any, wrap: bool = False) -> None:
         index: Any = (i, i % (a.shape[1] + 1))
     else:
         index = (i,) * a.ndim
-    a[index] = _repeated(_like(val, a), i.size)
+    a[tuple([constant(k, a.device) for k in index])] = _repeated(_like(val, a), i.size)
 
 
 def put(a: Any, ind: Any, v: Any, mode: str = "raise") -> None:
@@ -60,7 +60,8 @@ def put(a: Any, ind: Any, v: Any, mode: str = "raise") -> None:
     elif places.size and (places.min() < -a.size or places.max() >= a.size):
         raise BoundsError(message("put", f"an index is outside the {a.size} places", ind))
     where = np.unravel_index(places % max(a.size, 1), a.shape)
-    functions.setitem(a, tuple(where) or ..., _repeated(_like(v, a), places.size, a.ndim == 0))
+    index = tuple([constant(i, a.device) for i in where]) or ...
+    functions.setitem(a, index, _repeated(_like(v, a), places.size, a.ndim == 0))
 
 
 def place(arr: Any, mask: Any, vals: Any) -> None:
@@ -81,7 +82,7 @@ def putmask(a: Any, mask: Any, values: Any) -> None:
 def put_along_axis(arr: Any, indices: Any, values: Any, axis: int | None) -> None:
     """Set what `take_along_axis` would read."""
     _target("put_along_axis", arr)
-    i = asarray(host(indices))
+    i = asarray(indices, device=arr.device).detach()
     if axis is None:
         put(arr, i, values)
         return
@@ -92,7 +93,7 @@ def put_along_axis(arr: Any, indices: Any, values: Any, axis: int | None) -> Non
     index: list[Any] = []
     for k, size in enumerate(arr.shape):
         column = (1,) * k + (size,) + (1,) * (arr.ndim - k - 1)
-        index.append(i.numpy() if k == axis else np.arange(size).reshape(column))
+        index.append(i if k == axis else constant(np.arange(size).reshape(column), arr.device))
     arr[tuple(index)] = _like(values, arr)
 
 
@@ -105,7 +106,7 @@ def _target(name: str, a: Any) -> None:
 def _like(values: Any, a: Tensor) -> Tensor:
     if isinstance(values, Tensor):
         return values
-    return asarray(as_written(values, a.dtype), device=a.device)
+    return together(a, values)[1]
 
 
 def _repeated(values: Tensor, size: int, scalar: bool = False) -> Tensor:
@@ -113,5 +114,9 @@ def _repeated(values: Tensor, size: int, scalar: bool = False) -> Tensor:
     flat = functions.reshape(values, (-1,))
     if not flat.size and size:
         raise ShapeError(message("put", "there is no value to write", values.shape))
-    whole = flat if flat.size == size else flat[np.arange(size) % max(flat.size, 1)]
+    whole = (
+        flat
+        if flat.size == size
+        else flat[constant(np.arange(size) % max(flat.size, 1), flat.device)]
+    )
     return whole[-1] if scalar else whole
