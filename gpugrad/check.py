@@ -11,7 +11,9 @@ import numpy as np
 from gpugrad import backend
 from gpugrad.aval import WEAK
 from gpugrad.errors import GradientError, NonFiniteError, message
-from gpugrad.tensor import Node, Tensor, concrete, state
+from gpugrad.node import Node, concrete
+from gpugrad.state import state
+from gpugrad.tensor import Tensor
 
 _HERE = __file__.rpartition("check.py")[0]
 _NUMPY = np.__file__.rpartition("__init__.py")[0]

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from gpugrad.late import functions
-from gpugrad.tensor import Dual, Tensor, state, value_of
+from gpugrad.node import Dual
+from gpugrad.state import state
+from gpugrad.tensor import Tensor, value_of
 
 _levels = itertools.count()
 

@@ -7,10 +7,12 @@ from typing import Any
 
 from gpugrad.errors import DtypeError, GradientError, ShapeError, message
 from gpugrad.late import functions
+from gpugrad.node import Dual, Node
 from gpugrad.op import is_array
 from gpugrad.rules import Joint
+from gpugrad.state import grad_mode, state
 from gpugrad.tape import gradients
-from gpugrad.tensor import Dual, Node, Tensor, grad_mode, parts, state
+from gpugrad.tensor import Tensor, parts
 from gpugrad.transforms import box
 from gpugrad.tree import flatten
 

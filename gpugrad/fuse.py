@@ -9,9 +9,9 @@ from collections.abc import Callable, Container, Iterator
 from typing import Any, NamedTuple
 
 from gpugrad import backend
+from gpugrad.node import Node
 from gpugrad.ops.elementwise import add, sigmoid
 from gpugrad.ops.matrix import linear, matmul
-from gpugrad.tensor import Node
 
 Cotangents = Iterator[tuple[Node, Any]]
 Inner = Callable[[Node | None], bool]

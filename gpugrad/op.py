@@ -15,6 +15,7 @@ from gpugrad.aval import WEAK, Aval, aval_of, broadcast, listing
 from gpugrad.config import flags
 from gpugrad.errors import DeviceError, DtypeError, GpugradError, GradientError, message
 from gpugrad.late import functions, ops
+from gpugrad.node import Dual, Node, Tangled, concrete
 from gpugrad.rules import (
     OUTPUT,
     REST,
@@ -27,7 +28,8 @@ from gpugrad.rules import (
     names,
     reading,
 )
-from gpugrad.tensor import Dual, Node, Tangled, Tensor, concrete, parts, state
+from gpugrad.state import state
+from gpugrad.tensor import Tensor, parts
 
 _ndarray = np.ndarray
 

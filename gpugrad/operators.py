@@ -1,4 +1,4 @@
-"""Operators and methods of Tensor. Each one only names the op or the function that does the work.
+"""Python's syntax on a Tensor. Each operator only names the op or function that does the work.
 
 Imports late and errors only: the ops are declared in layers above.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Operators:
-    """What Python syntax and NumPy habits expect of an array."""
+    """What Python syntax expects of an array."""
 
     __slots__ = ()
 
@@ -80,6 +80,12 @@ class Operators:
 
     def __rmod__(self, other: Any) -> "Tensor":
         return ops.remainder(other, self)
+
+    def __divmod__(self, other: Any) -> "tuple[Tensor, Tensor]":
+        return self // other, self % other
+
+    def __rdivmod__(self, other: Any) -> "tuple[Tensor, Tensor]":
+        return other // self, other % self
 
     def __pow__(self, other: Any) -> "Tensor":
         return ops.pow(self, other)
@@ -239,197 +245,6 @@ class Operators:
     def __contains__(self, value: Any) -> bool:
         return bool(functions.any(self == value))
 
-    # Shape
-
-    @property
-    def T(self) -> "Tensor":
-        """Transpose of a matrix; `mT` transposes the last two axes of a stack of them."""
-        ndim = self.ndim
-        if ndim != 2:
-            raise ShapeError(message("T", "only a matrix has a transpose", f"{ndim} axes", "x.mT"))
-        return ops.permute_dims(self, axes=(1, 0))
-
-    @property
-    def mT(self) -> "Tensor":
-        """Transpose of the last two axes."""
-        return functions.matrix_transpose(self)
-
-    def reshape(self, *shape: Any) -> "Tensor":
-        """The same values in another shape; one size may be -1. See `gpugrad.reshape`."""
-        return functions.reshape(self, _unpacked(shape))
-
-    def transpose(self, *axes: Any) -> "Tensor":
-        """Axes in another order, reversed by default, as NumPy's."""
-        order = _unpacked(axes) or tuple(range(self.ndim))[::-1]
-        return functions.permute_dims(self, order)
-
-    def swapaxes(self, a: int, b: int) -> "Tensor":
-        """Exchange two axes."""
-        order = list(range(self.ndim))
-        order[a], order[b] = order[b], order[a]
-        return functions.permute_dims(self, tuple(order))
-
-    def flatten(self) -> "Tensor":
-        """All values in one axis, in C order."""
-        return functions.reshape(self, (-1,))
-
-    ravel = flatten
-
-    def squeeze(self, axis: Any = None) -> "Tensor":
-        """Drop axes of size 1: those named, or all."""
-        if axis is None:
-            shape: tuple[int, ...] = self.shape
-            axis = tuple(i for i, d in enumerate(shape) if d == 1)
-        return functions.squeeze(self, axis)
-
-    def repeat(self, repeats: Any, axis: int | None = None) -> "Tensor":
-        """See `gpugrad.repeat`."""
-        return functions.repeat(self, repeats, axis=axis)
-
-    # Some of the values
-
-    def take(self, indices: Any, axis: int | None = None) -> "Tensor":
-        """The places ``indices`` along ``axis``, of the flattened array by default."""
-        return functions.array_function(np.take, (self, indices), {"axis": axis})
-
-    def compress(self, condition: Any, axis: int | None = None) -> "Tensor":
-        """See `gpugrad.compress`."""
-        return functions.compress(condition, self, axis=axis)
-
-    def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> "Tensor":
-        """See `gpugrad.diagonal`."""
-        return functions.diagonal(self, offset, axis1, axis2)
-
-    def nonzero(self) -> "tuple[Tensor, ...]":
-        """See `gpugrad.nonzero`."""
-        found: Any = functions.nonzero(self)
-        return found  # type: ignore[no-any-return]
-
-    # Order
-
-    def argsort(self, axis: int | None = -1) -> "Tensor":
-        """See `gpugrad.argsort`."""
-        return functions.array_function(np.argsort, (self, axis), {})
-
-    def sort(self, axis: int = -1) -> None:
-        """Sort in place along ``axis``: as any write, this points the tensor at a new value."""
-        self._assign(functions.sort(self, axis=axis))
-
-    def searchsorted(self, v: Any, side: str = "left", sorter: Any = None) -> "Tensor":
-        """See `gpugrad.searchsorted`."""
-        return functions.searchsorted(self, v, side=side, sorter=sorter)
-
-    # Copies and parts
-
-    def copy(self) -> "Tensor":
-        """The same value in memory of its own, still on the tape."""
-        return functions.asarray(self, copy=True)
-
-    def fill(self, value: Any) -> None:
-        """Set every place to ``value``."""
-        functions.setitem(self, ..., value)
-
-    def conj(self) -> "Tensor":
-        """Complex conjugate; of real numbers, themselves."""
-        return functions.conj(self)
-
-    conjugate = conj
-
-    @property
-    def real(self) -> "Tensor":
-        """Real part."""
-        return functions.array_function(np.real, (self,), {})
-
-    @property
-    def imag(self) -> "Tensor":
-        """Imaginary part; 0 of real numbers."""
-        return functions.array_function(np.imag, (self,), {})
-
-    def astype(self, dtype: Any, copy: bool = True) -> "Tensor":
-        """The values in another dtype; the gradient of ``self`` keeps its own.
-
-        Where it is the same dtype the result is a tensor of its own, or ``self`` without ``copy``.
-        """
-        return functions.astype(self, dtype, copy=copy)
-
-    def to(self, device: str) -> "Tensor":
-        """The value on ``device``; off the tape, and a copy only if it has to move."""
-        return functions.to_device(self, device)
-
-    def to_device(self, device: str, /, *, stream: Any = None) -> "Tensor":
-        """The array API's spelling of `to`."""
-        return functions.to_device(self, device)
-
-    # Reductions
-
-    def sum(self, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> "Tensor":
-        """See `gpugrad.sum`."""
-        return functions.sum(self, axis=axis, dtype=dtype, keepdims=keepdims)
-
-    def mean(self, axis: Any = None, keepdims: bool = False) -> "Tensor":
-        """See `gpugrad.mean`."""
-        return functions.mean(self, axis=axis, keepdims=keepdims)
-
-    def prod(self, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> "Tensor":
-        """See `gpugrad.prod`."""
-        return functions.prod(self, axis=axis, dtype=dtype, keepdims=keepdims)
-
-    def max(self, axis: Any = None, keepdims: bool = False) -> "Tensor":
-        """See `gpugrad.max`."""
-        return functions.max(self, axis=axis, keepdims=keepdims)
-
-    def min(self, axis: Any = None, keepdims: bool = False) -> "Tensor":
-        """See `gpugrad.min`."""
-        return functions.min(self, axis=axis, keepdims=keepdims)
-
-    def var(self, axis: Any = None, correction: float = 0.0, keepdims: bool = False) -> "Tensor":
-        """See `gpugrad.var`."""
-        return functions.var(self, axis=axis, correction=correction, keepdims=keepdims)
-
-    def std(self, axis: Any = None, correction: float = 0.0, keepdims: bool = False) -> "Tensor":
-        """See `gpugrad.std`."""
-        return functions.std(self, axis=axis, correction=correction, keepdims=keepdims)
-
-    def any(self, axis: Any = None, keepdims: bool = False) -> "Tensor":
-        """See `gpugrad.any`."""
-        return functions.any(self, axis=axis, keepdims=keepdims)
-
-    def all(self, axis: Any = None, keepdims: bool = False) -> "Tensor":
-        """See `gpugrad.all`."""
-        return functions.all(self, axis=axis, keepdims=keepdims)
-
-    def argmax(self, axis: int | None = None, keepdims: bool = False) -> "Tensor":
-        """See `gpugrad.argmax`."""
-        return functions.argmax(self, axis=axis, keepdims=keepdims)
-
-    def argmin(self, axis: int | None = None, keepdims: bool = False) -> "Tensor":
-        """See `gpugrad.argmin`."""
-        return functions.argmin(self, axis=axis, keepdims=keepdims)
-
-    def cumsum(self, axis: int | None = None, dtype: Any = None) -> "Tensor":
-        """See `gpugrad.cumsum`."""
-        return functions.cumsum(self, axis=axis, dtype=dtype)
-
-    def cumprod(self, axis: int | None = None, dtype: Any = None) -> "Tensor":
-        """See `gpugrad.cumprod`."""
-        return functions.cumprod(self, axis=axis, dtype=dtype)
-
-    def trace(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> "Tensor":
-        """See `gpugrad.trace`."""
-        return functions.trace(self, offset, axis1, axis2)
-
-    def dot(self, b: Any) -> "Tensor":
-        """See `gpugrad.dot`."""
-        return functions.dot(self, b)
-
-    def clip(self, min: Any = None, max: Any = None) -> "Tensor":
-        """See `gpugrad.clip`."""
-        return functions.clip(self, min, max)
-
-    def round(self, decimals: int = 0) -> "Tensor":
-        """See `gpugrad.around`."""
-        return functions.around(self, decimals)
-
 
 class _Probe:
     """Counts its references as ``Tensor.__setitem__`` would."""
@@ -453,11 +268,6 @@ def _references_of_a_temporary() -> int:
 
 
 _TEMPORARY = _references_of_a_temporary()
-
-
-def _unpacked(args: tuple[Any, ...]) -> tuple[int, ...]:
-    """``f(2, 3)`` and ``f((2, 3))`` mean the same."""
-    return tuple(args[0]) if len(args) == 1 and isinstance(args[0], (tuple, list)) else args
 
 
 def refuse_numpy(name: str) -> GradientError:

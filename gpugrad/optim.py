@@ -10,7 +10,8 @@ import numpy as np
 from gpugrad.errors import CheckpointError, DtypeError, GradientError, message
 from gpugrad.late import functions, ops
 from gpugrad.nn.module import Module
-from gpugrad.tensor import Tensor, grad_mode, sole_owner, state
+from gpugrad.state import grad_mode, state
+from gpugrad.tensor import Tensor, sole_owner
 
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop", "clip_grad_norm"]
 

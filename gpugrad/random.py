@@ -14,7 +14,8 @@ import numpy as np
 from gpugrad.aval import Aval
 from gpugrad.errors import BoundsError, DtypeError, ShapeError, message
 from gpugrad.late import functions
-from gpugrad.tensor import Tensor, state
+from gpugrad.state import state
+from gpugrad.tensor import Tensor
 
 Size = int | tuple[int, ...] | None
 

@@ -15,20 +15,11 @@ from gpugrad.aval import Shape
 from gpugrad.config import flags
 from gpugrad.errors import GradientError, ShapeError, message
 from gpugrad.late import functions, ops
+from gpugrad.node import PART, Node, Tangled, concrete, live
 from gpugrad.ops.index import Piece
 from gpugrad.rules import Joint
-from gpugrad.tensor import (
-    PART,
-    Node,
-    Tangled,
-    Tensor,
-    concrete,
-    grad_mode,
-    live,
-    made,
-    parts,
-    state,
-)
+from gpugrad.state import grad_mode, state
+from gpugrad.tensor import Tensor, made, parts
 
 Cotangent = Any  # a bare array, or a Tensor while the pass itself is being recorded
 

@@ -1,243 +1,23 @@
-"""Tensor, the Node behind it, and per-thread state. Imports aval, backend, operators.
+"""Tensor: a mutable handle to an immutable value. Imports backend, methods, node and state."""
 
-A Tensor is a mutable handle to an immutable value. Pointers run Tensor → Node → Node and Node →
-array, never Node → Tensor, so nothing here forms a reference cycle.
-"""
-
-import itertools
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 
 from gpugrad import backend
 from gpugrad.aval import Aval, Shape
-from gpugrad.config import flags, on_change
 from gpugrad.errors import DtypeError, GradientError, message
 from gpugrad.late import functions
-from gpugrad.operators import Operators
+from gpugrad.methods import Methods
+from gpugrad.node import PART, Dual, Node, Sink, concrete, ids, leaf
+from gpugrad.state import state
 
 _ndarray = np.ndarray
-_ids = itertools.count()
 
 
-Watcher = Callable[[Any, tuple[Any, ...], Any], None]
-
-
-class _State(threading.local):
-    """Per thread: whether ops are recorded, and which forward-mode levels are open."""
-
-    def __init__(self) -> None:
-        self.grad = True
-        self.levels: list[int] = []
-        self.transforms = 0  # functions being differentiated right now
-        self.watchers: list[Watcher] = []
-        self.in_backward = False
-        self.trace: Any = None  # the Trace that ops are written to instead of being run
-        # Whether something other than plain evaluation wants to see every op: an open level of
-        # forward mode, a trace, a watcher, GPUGRAD_CHECK.
-        self.special = flags.check
-
-    @contextmanager
-    def watched_by(self, watcher: "Watcher") -> Iterator[None]:
-        """Call ``watcher(op, inputs, output)`` after every op, in this thread."""
-        before = self.special
-        self.watchers.append(watcher)
-        self.special = True
-        try:
-            yield
-        finally:
-            self.watchers.remove(watcher)
-            self.special = before
-
-
-state = _State()
-
-
-def _recheck() -> None:
-    state.special = bool(flags.check or state.levels or state.watchers or state.trace)
-
-
-on_change.append(_recheck)
-
-
-@contextmanager
-def grad_mode(on: bool) -> Iterator[None]:
-    """Record (or do not record) ops for the length of the block, in this thread."""
-    before, state.grad = state.grad, on
-    try:
-        yield
-    finally:
-        state.grad = before
-
-
-def no_grad() -> AbstractContextManager[None]:
-    """Inside the ``with`` block nothing is recorded: updates, evaluation.
-
-    >>> import gpugrad as gg
-    >>> x = gg.asarray(2.0, requires_grad=True)
-    >>> with gg.no_grad():
-    ...     (x * x).requires_grad
-    False
-    """
-    return grad_mode(False)
-
-
-def enable_grad() -> AbstractContextManager[None]:
-    """Inside the ``with`` block ops are recorded, even within `no_grad`."""
-    return grad_mode(True)
-
-
-def is_grad_enabled() -> bool:
-    """Whether ops are being recorded in this thread."""
-    return state.grad
-
-
-class Sink:
-    """Where a node's finished gradient goes: kept as ``grad``, after passing through ``hooks``.
-
-    A compiled step leaves a function there that computes the gradient when somebody looks.
-    """
-
-    __slots__ = ("grad", "hooks")
-
-    def __init__(self) -> None:
-        self.grad: Tensor | Callable[[], Tensor] | None = None
-        self.hooks: dict[int, Callable[[Tensor], Tensor | None]] = {}
-
-    def look(self) -> "Tensor | None":
-        """The gradient, computed if it was not yet."""
-        if state.trace is not None:
-            state.trace.touch(self, reads=True)
-        grad = self.grad
-        if grad is not None and not isinstance(grad, Tensor):
-            grad = self.grad = grad()
-        return grad
-
-    def keep(self, grad: "Tensor | None") -> None:
-        """Put ``grad`` in the place of what was there."""
-        if state.trace is not None:
-            state.trace.touch(self, reads=False)
-        self.grad = grad
-
-
-class Node:
-    """One recorded op: what backward needs, and nothing that points back at a Tensor.
-
-    A leaf has ``op`` None. ``saved`` holds the arrays the rules may read, None once they are freed.
-    """
-
-    __slots__ = (
-        "__weakref__",
-        "dtype",
-        "id",
-        "op",
-        "params",
-        "parents",
-        "saved",
-        "shape",
-        "sink",
-        "trail",
-    )
-
-    trail: tuple[str, Any]  # set under GPUGRAD_CHECK only: where called, checksums of `saved`
-
-    def __init__(
-        self,
-        op: Any,
-        params: dict[str, Any],
-        parents: "tuple[Node | None, ...]",
-        saved: tuple[Any, ...] | None,
-        shape: Shape,
-        dtype: Any,
-    ) -> None:
-        self.id = next(_ids)
-        self.op = op
-        self.params = params
-        self.parents = parents
-        self.saved = saved
-        self.shape = shape
-        self.dtype = dtype
-        self.sink: Sink | None = None
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-
-class _Part:
-    name = "part"
-
-
-PART = _Part()  # the op of a node that stands for one output of an op with several
-
-
-def parts(values: tuple[Any, ...], node: Node | None) -> "tuple[Tensor, ...]":
-    """The outputs of an op with several, each on a node of its own behind the op's ``node``."""
-    if node is None:
-        return tuple([Tensor(value) for value in values])
-    return tuple(
-        [
-            Tensor(v, Node(PART, {"index": i}, (node,), (), v.shape, v.dtype))
-            if v.dtype.kind in "fc"
-            else Tensor(v)
-            for i, v in enumerate(values)
-        ]
-    )
-
-
-class Tangled(tuple[Any, ...]):
-    """What a node saved while a forward pass was open: some of it may carry tangents."""
-
-    __slots__ = ()
-
-
-def leaf(shape: Shape, dtype: Any) -> Node:
-    """A node without an op: where gradients arrive."""
-    if np.dtype(dtype).kind not in "fc":
-        hint = f"x.astype(gg.float32) or dtype=gg.float32; {dtype} has no derivative"
-        raise DtypeError(
-            message("requires_grad", "only floating tensors have gradients", dtype, hint)
-        )
-    node = Node(None, {}, (), (), shape, dtype)
-    node.sink = Sink()
-    return node
-
-
-class Dual:
-    """A value with a tangent, for forward mode; ``primal`` is an array or a Dual of lower level."""
-
-    __slots__ = ("level", "primal", "tangent")
-
-    def __init__(self, level: int, primal: Any, tangent: "Tensor") -> None:
-        self.level = level
-        self.primal = primal
-        self.tangent = tangent
-
-    @property
-    def shape(self) -> Shape:
-        return self.primal.shape  # type: ignore[no-any-return]
-
-    @property
-    def dtype(self) -> Any:
-        return self.primal.dtype
-
-    @property
-    def ndim(self) -> int:
-        return self.primal.ndim  # type: ignore[no-any-return]
-
-
-def concrete(value: Any) -> Any:
-    """The array under any tangents."""
-    while type(value) is Dual:
-        value = value.primal
-    return value
-
-
-class Tensor(Operators):
+class Tensor(Methods):
     """An array on a device that remembers how it was computed.
 
     Made by `gpugrad.asarray` and by every function of the namespace. The handle is mutable, its
@@ -436,7 +216,7 @@ class Tensor(Operators):
         were registered; the returned function removes this one.
         """
         hooks = self._wanted_sink("register_hook").hooks
-        key = next(_ids)
+        key = next(ids)
         hooks[key] = hook
         return lambda: hooks.pop(key, None) and None
 
@@ -497,6 +277,20 @@ def _rebuild(array: Any, device: str, requires_grad: bool) -> Tensor:
     return functions.asarray(array, device=device, requires_grad=requires_grad)
 
 
+def parts(values: tuple[Any, ...], node: Node | None) -> "tuple[Tensor, ...]":
+    """The outputs of an op with several, each on a node of its own behind the op's ``node``."""
+    if node is None:
+        return tuple([Tensor(value) for value in values])
+    return tuple(
+        [
+            Tensor(v, Node(PART, {"index": i}, (node,), (), v.shape, v.dtype))
+            if v.dtype.kind in "fc"
+            else Tensor(v)
+            for i, v in enumerate(values)
+        ]
+    )
+
+
 def value_of(x: Tensor) -> Any:
     """What ``x`` holds, for another handle to hold too; while tracing, its place in the program."""
     if state.trace is not None and type(x._data) is not Dual:
@@ -507,13 +301,6 @@ def value_of(x: Tensor) -> Any:
 def made(array: Any) -> Tensor:
     """A tensor of a new array that nothing else holds; while tracing, a constant."""
     return Tensor(array) if state.trace is None else state.trace.constant(array)
-
-
-def live(value: Any) -> Any:
-    """``value`` without the tangents of forward passes that have ended."""
-    while type(value) is Dual and value.level not in state.levels:
-        value = value.primal
-    return value
 
 
 # Reusing a buffer

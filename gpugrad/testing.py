@@ -7,7 +7,8 @@ import numpy as np
 
 from gpugrad.errors import DtypeError, GradientError, message
 from gpugrad.late import functions
-from gpugrad.tensor import Tensor, state
+from gpugrad.state import state
+from gpugrad.tensor import Tensor
 from gpugrad.transforms import jacobian, jvp, vjp
 
 __all__ = ["Costs", "cost_report", "count_ops", "gradcheck", "numerical_jvp"]

@@ -16,9 +16,11 @@ from gpugrad import backend
 from gpugrad.errors import DtypeError, GradientError, ShapeError, message
 from gpugrad.forward import push
 from gpugrad.late import functions
+from gpugrad.node import Dual, Node, leaf
 from gpugrad.op import elementwise
+from gpugrad.state import grad_mode, state
 from gpugrad.tape import gradients, seed, written
-from gpugrad.tensor import Dual, Node, Tensor, grad_mode, leaf, sole_owner, state, value_of
+from gpugrad.tensor import Tensor, sole_owner, value_of
 from gpugrad.tree import Rebuild, flatten, match
 
 # Stands between an outer tape and an inner one: the same value under a node of its own.

@@ -16,8 +16,11 @@ PACKAGE = ROOT / "gpugrad"
 LAYERS = [
     ["errors", "late", "tree", "_native"],
     ["config", "aval", "rules"],
+    ["state"],
+    ["node"],
     ["backend"],
     ["operators"],
+    ["methods"],
     ["tensor"],
     ["check"],
     ["op"],

@@ -590,7 +590,7 @@ def test_einsum_chains_are_multiplied_in_a_good_order() -> None:
     n = 200
     sizes = []
     a, b, v = gg.ones((n, n)), gg.ones((n, n)), gg.ones(n)
-    from gpugrad.tensor import state
+    from gpugrad.state import state
 
     with state.watched_by(lambda op, xs, y: sizes.append((op.name, y.size))):
         gg.einsum("ij,jk,k->i", a, b, v)

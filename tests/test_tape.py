@@ -14,7 +14,8 @@ import pytest
 import gpugrad as gg
 from gpugrad import backend, tape
 from gpugrad.errors import GradientError, ShapeError
-from gpugrad.tensor import Node, Tensor
+from gpugrad.node import Node
+from gpugrad.tensor import Tensor
 
 
 def leaf(value, dtype=None):

@@ -241,24 +241,32 @@ def test_linspace_between_tensors(kind):
 # NumPy's methods that differentiate, under their NumPy signatures
 
 METHODS = {
+    "argpartition": lambda x: x.argpartition([0, 1, 2], axis=1),
     "argsort": lambda x: x.argsort(axis=1),
     "argsort flat": lambda x: x.argsort(None),
+    "choose": lambda x: (x > 1).astype(np.int64).choose([x, x * x]),
     "compress": lambda x: x.compress([True, False, True], axis=1),
     "conj": lambda x: x.conj() + x.conjugate(),
     "copy": lambda x: x.copy(),
     "cumprod": lambda x: x.cumprod(1),
     "cumsum": lambda x: x.cumsum(),
     "diagonal": lambda x: x.diagonal(1),
+    "divmod": lambda x: divmod(x, 2)[1] + divmod(9, x + 5)[0],
     "dot": lambda x: x.dot(x.transpose()),
+    "flatten": lambda x: x.flatten("F"),
     "imag": lambda x: x.imag,
     "nonzero": lambda x: x.nonzero()[1],
+    "ravel": lambda x: x.ravel() * 2 + x.ravel("F"),
     "real": lambda x: x.real,
+    "reshape": lambda x: x.reshape(3, 2, order="F"),
     "repeat": lambda x: x.repeat(2, 1),
     "round": lambda x: x.round(1),
     "searchsorted": lambda x: x[0].searchsorted([0.5, 2.0], side="right"),
+    "std": lambda x: x.std(axis=1, ddof=1),
     "take": lambda x: x.take([2, 0], axis=1),
     "take flat": lambda x: x.take([5, 0]),
     "trace": lambda x: x.trace(1),
+    "var": lambda x: x.var(ddof=1),
 }
 
 
@@ -271,7 +279,10 @@ def test_methods_of_arrays(name):
 
 
 def test_methods_that_write():
-    for write in (lambda x: x.sort(), lambda x: x.sort(0), lambda x: x.fill(7.0)):
+    for write in (
+        *(lambda x: x.put([0, 3], 5.0), lambda x: x.partition([0, 1])),
+        *(lambda x: x.sort(), lambda x: x.sort(0), lambda x: x.fill(7.0)),
+    ):
         a = np.array([[3.0, 1.0], [2.0, 0.0]])
         x = leaf(a)
         y = x * 2

@@ -12,7 +12,7 @@ import pytest
 
 import gpugrad as gg
 from gpugrad.errors import DtypeError, GradientError, ShapeError
-from gpugrad.tensor import state
+from gpugrad.state import state
 
 
 def slope(f, mode):

@@ -16,7 +16,8 @@ from gpugrad.backend import is_cupy
 from gpugrad.compiler.program import Program
 from gpugrad.compiler.recording import Recording, data_of, is_array
 from gpugrad.config import flags
-from gpugrad.tensor import Tensor, state
+from gpugrad.state import state
+from gpugrad.tensor import Tensor
 from gpugrad.tree import flatten
 
 _STORM = 8  # traces of one function, from which on it is said why

@@ -17,9 +17,11 @@ from gpugrad.compiler.program import Program
 from gpugrad.compiler.trace import Slot, Trace, Traced, tracing
 from gpugrad.config import flags
 from gpugrad.errors import GpugradError, GradientError, TraceError, message
+from gpugrad.node import Node, Sink
 from gpugrad.ops.index import label_error
+from gpugrad.state import state
 from gpugrad.tape import reachable
-from gpugrad.tensor import Node, Sink, Tensor, sole_owner, state
+from gpugrad.tensor import Tensor, sole_owner
 from gpugrad.tree import flatten
 
 

@@ -14,7 +14,9 @@ from gpugrad import backend
 from gpugrad.aval import WEAK, Aval, Shape, aval_of
 from gpugrad.check import users_line
 from gpugrad.errors import DeviceError, TraceError, message
-from gpugrad.tensor import Node, Sink, Tensor, parts, state
+from gpugrad.node import Node, Sink
+from gpugrad.state import state
+from gpugrad.tensor import Tensor, parts
 
 
 class Traced:

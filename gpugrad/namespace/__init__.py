@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import Any
 
 from gpugrad.late import functions as _functions
-from gpugrad.namespace import array, constants, creation, elementwise, manipulation
+from gpugrad.namespace import array, constants, creation, elementwise, manipulation, reductions
 from gpugrad.namespace.numpy import ALIASES
 
-_MODULES = (array, constants, creation, elementwise, manipulation)
+_MODULES = (array, constants, creation, elementwise, manipulation, reductions)
 
 # Imported when one of their names is first asked for: together they cost as much as the rest.
 _ROOMS = {

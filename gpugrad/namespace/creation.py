@@ -10,7 +10,8 @@ from gpugrad.aval import WEAK
 from gpugrad.config import flags
 from gpugrad.errors import DtypeError, GradientError, ShapeError, message
 from gpugrad.late import functions, ops
-from gpugrad.tensor import Tensor, made, state, value_of
+from gpugrad.state import state
+from gpugrad.tensor import Tensor, made, value_of
 
 __all__ = [
     "arange",

@@ -9,7 +9,10 @@ from gpugrad.aval import WEAK
 from gpugrad.config import flags
 from gpugrad.late import functions
 from gpugrad.namespace.creation import asarray, astype
-from gpugrad.tensor import Tensor, made, state
+from gpugrad.state import state
+from gpugrad.tensor import Tensor, made
+
+Axis = int | tuple[int, ...] | None
 
 
 def together(*arrays: Any) -> list[Tensor]:

@@ -14,9 +14,10 @@ import numpy as np
 from gpugrad.aval import normalize_axis
 from gpugrad.errors import DtypeError, ShapeError, message
 from gpugrad.late import ops
-from gpugrad.namespace.array import expand_dims, matmul, moveaxis, reshape, sum
+from gpugrad.namespace.array import expand_dims, matmul, moveaxis, reshape
 from gpugrad.namespace.creation import asarray, astype
 from gpugrad.namespace.lifting import together
+from gpugrad.namespace.reductions import sum
 from gpugrad.tensor import Tensor
 
 

@@ -19,10 +19,11 @@ from gpugrad.namespace.array import spread
 from gpugrad.namespace.lifting import as_written, host, leaves, together
 from gpugrad.namespace.numpy import calculus
 from gpugrad.namespace.numpy.elementwise import conjugate
+from gpugrad.node import Dual
 from gpugrad.op import is_foreign
 from gpugrad.operators import refuse_numpy
 from gpugrad.rules import is_variadic, names
-from gpugrad.tensor import Dual, Tensor
+from gpugrad.tensor import Tensor
 
 # Ufuncs
 

@@ -12,10 +12,11 @@ from gpugrad import backend
 from gpugrad.aval import normalize_axis
 from gpugrad.errors import ShapeError, message
 from gpugrad.late import ops
-from gpugrad.namespace.array import Axis, reshape, sum
+from gpugrad.namespace.array import reshape
 from gpugrad.namespace.creation import asarray
-from gpugrad.namespace.lifting import as_written, together
+from gpugrad.namespace.lifting import Axis, as_written, together
 from gpugrad.namespace.manipulation import take_along_axis
+from gpugrad.namespace.reductions import sum
 from gpugrad.op import data_of
 from gpugrad.tensor import Tensor
 

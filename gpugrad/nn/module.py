@@ -6,7 +6,8 @@ from typing import Any, Self
 
 from gpugrad.errors import CheckpointError, message
 from gpugrad.late import functions
-from gpugrad.tensor import Tensor, grad_mode
+from gpugrad.state import grad_mode
+from gpugrad.tensor import Tensor
 
 
 class Module:

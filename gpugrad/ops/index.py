@@ -15,7 +15,8 @@ from gpugrad.errors import BoundsError, DtypeError, ShapeError, message
 from gpugrad.op import Op
 from gpugrad.ops.elementwise import where
 from gpugrad.rules import REST, Joint
-from gpugrad.tensor import Tensor, state
+from gpugrad.state import state
+from gpugrad.tensor import Tensor
 
 ARRAY = type("ARRAY", (), {"__repr__": lambda self: "ARRAY"})()
 

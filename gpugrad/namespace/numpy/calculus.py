@@ -7,9 +7,8 @@ import numpy as np
 from gpugrad.aval import normalize_axis
 from gpugrad.errors import ShapeError, message
 from gpugrad.late import functions, ops
-from gpugrad.namespace.array import Axis
 from gpugrad.namespace.creation import asarray, astype
-from gpugrad.namespace.lifting import along, flat_unless, floating, together
+from gpugrad.namespace.lifting import Axis, along, flat_unless, floating, together
 from gpugrad.namespace.numpy.arranging import atleast_1d, ravel
 from gpugrad.namespace.numpy.elementwise import conjugate
 from gpugrad.tensor import Tensor

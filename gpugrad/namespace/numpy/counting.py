@@ -10,8 +10,9 @@ from gpugrad.late import functions, ops
 from gpugrad.namespace.creation import asarray, astype
 from gpugrad.namespace.lifting import floating, host, together
 from gpugrad.namespace.numpy.arranging import ravel
+from gpugrad.node import Dual
 from gpugrad.ops.index import ARRAY
-from gpugrad.tensor import Dual, Tensor
+from gpugrad.tensor import Tensor
 
 
 def isclose(

@@ -8,9 +8,8 @@ import numpy as np
 from gpugrad.aval import normalize_axes, normalize_axis
 from gpugrad.errors import BoundsError, DtypeError, ShapeError, message
 from gpugrad.late import functions, ops
-from gpugrad.namespace.array import Axis
 from gpugrad.namespace.creation import asarray
-from gpugrad.namespace.lifting import constant, flat_unless, floating, host
+from gpugrad.namespace.lifting import Axis, constant, flat_unless, floating, host
 from gpugrad.tensor import Tensor
 
 

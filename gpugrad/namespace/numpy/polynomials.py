@@ -12,7 +12,8 @@ from gpugrad.namespace.lifting import constant, floating, host, together
 from gpugrad.namespace.numpy.arranging import atleast_1d
 from gpugrad.namespace.numpy.calculus import convolve
 from gpugrad.namespace.numpy.choosing import trim_zeros
-from gpugrad.tensor import Tensor, state
+from gpugrad.state import state
+from gpugrad.tensor import Tensor
 
 
 def polyval(p: Any, x: Any) -> Tensor:

@@ -7,9 +7,8 @@ import numpy as np
 from gpugrad.aval import normalize_axis
 from gpugrad.errors import BoundsError, ShapeError, message
 from gpugrad.late import functions, ops
-from gpugrad.namespace.array import Axis
 from gpugrad.namespace.creation import asarray, astype
-from gpugrad.namespace.lifting import floating, together
+from gpugrad.namespace.lifting import Axis, floating, together
 from gpugrad.namespace.numpy.arranging import atleast_2d
 from gpugrad.namespace.numpy.choosing import diag
 from gpugrad.namespace.numpy.elementwise import conjugate

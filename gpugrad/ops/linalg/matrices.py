@@ -11,12 +11,13 @@ import numpy as np
 from gpugrad import backend
 from gpugrad.aval import Aval, Shape
 from gpugrad.errors import DeviceError, GradientError, LinAlgError, ShapeError, message
+from gpugrad.node import Dual
 from gpugrad.op import data_of
 from gpugrad.ops.matrix import matmul
 from gpugrad.ops.reduce import sum_
 from gpugrad.ops.shape import diagonal
 from gpugrad.rules import conjugate
-from gpugrad.tensor import Dual, Tensor
+from gpugrad.tensor import Tensor
 
 
 def adjoint(x: Any) -> Any:
