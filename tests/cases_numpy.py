@@ -6,6 +6,7 @@
 import math
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view as windows
 
 rng = np.random.default_rng(11)
 
@@ -355,6 +356,8 @@ SMOOTH = {
     "roll": (lambda a: np.roll(a, (1, 2), (0, 1)), real(3, 4)),
     "tile": (lambda a: np.tile(a, (2, 3)), real(2)),
     "repeat": (lambda a: np.repeat(a, 2, axis=0), real(2, 2)),
+    "sliding_window_view": (lambda a: windows(a, 3), real(7)),
+    "sliding_window_view axes": (lambda a: windows(a, (2, 3), axis=(1, 0)), real(4, 3, 2)),
     "take": (lambda a: np.take(a, [[0, 5], [7, 0]]), real(3, 4)),
     "take axis": (lambda a: np.take(a, [2, 0], axis=1), real(3, 4)),
     "take clip": (lambda a: np.take(a, [-2, 9], mode="clip"), real(3, 4)),

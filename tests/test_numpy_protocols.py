@@ -397,7 +397,7 @@ LOST = {
     "percentile q": lambda t: np.percentile(np.ones(3), t),
     "save": lambda t: np.save("/dev/null", t),
     "vectorize": lambda t: np.vectorize(lambda x: x * 2)(t),
-    "sliding_window_view": lambda t: np.lib.stride_tricks.sliding_window_view(t, 2),
+    "as_strided": lambda t: np.lib.stride_tricks.as_strided(t, (1,)),
 }
 
 

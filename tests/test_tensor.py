@@ -101,6 +101,8 @@ def test_copy_false_refuses_to_copy():
         gg.asarray(np.ones(2), dtype=gg.float32, copy=False)
     with pytest.raises(DtypeError, match="needs a copy"):
         gg.asarray(gg.ones(2), dtype=gg.float64, copy=False)
+    x = gg.ones(2)
+    assert gg.asarray(x, dtype=x.dtype, copy=False) is x
 
 
 def test_byte_order_becomes_native():

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad.aval import normalize_axis
-from gpugrad.errors import DtypeError, message
+from gpugrad.errors import DtypeError, ShapeError, message
 from gpugrad.late import functions, ops
 from gpugrad.namespace.lifting import constant, host, leaves, together
 from gpugrad.namespace.numpy import statistics
@@ -168,6 +168,25 @@ def _linspace(
     return y if dtype is None else functions.astype(y, dtype)
 
 
+def _windows(x: Any, window_shape: Any, axis: Any = None) -> Tensor:
+    """Each stretch of ``window_shape`` places along ``axis``, in new axes at the end."""
+    y = _lifted(x)
+    widths = (window_shape,) if isinstance(window_shape, (int, np.integer)) else tuple(window_shape)
+    given = tuple(range(y.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    if len(widths) != len(given):
+        got = f"{len(widths)} widths for {len(given)} axes"
+        raise ShapeError(message("sliding_window_view", "one width for each axis", got))
+    for width, i in zip(widths, given, strict=True):
+        at = normalize_axis("sliding_window_view", i, _lifted(x).ndim)
+        count = y.shape[at] - width + 1
+        if width < 0 or count < 1:
+            got = f"{width} of {y.shape[at]} places"
+            raise ShapeError(message("sliding_window_view", "a window fits into its axis", got))
+        places = constant(np.add.outer(np.arange(count), np.arange(width)), y.device)
+        y = functions.moveaxis(y[(slice(None),) * at + (places,)], at + 1, -1)
+    return y
+
+
 def _svd(a: Any, full_matrices: bool = True, compute_uv: bool = True) -> Any:
     package: Any = functions.array_namespace(None)
     linalg = package.linalg
@@ -209,6 +228,7 @@ ADAPTED: dict[str, Callable[..., Any]] = {
     "full": _full,
     "full_like": _full_like,
     "imag": lambda val: functions.imag(val) if val.dtype.kind == "c" else functions.zeros_like(val),
+    "lib.stride_tricks.sliding_window_view": _windows,
     "linalg.svd": _svd,
     "linspace": _linspace,
     "max": _reduction("max", None, "maximum"),

@@ -103,7 +103,7 @@ def _from_tensor(x: Tensor, dtype: Any, device: str | None, copy: bool | None) -
     if copy is False and (dtype is not None and np.dtype(dtype) != x.dtype):
         raise DtypeError(message("asarray", "another dtype needs a copy", f"{x.dtype} to {dtype}"))
     if dtype is not None:
-        x = astype(x, dtype)
+        x = astype(x, dtype, copy=False)
     if device is not None:
         x = to_device(x, device)
     return ops.positive(x) if copy and x.dtype.kind != "b" else x[...] if copy else x
