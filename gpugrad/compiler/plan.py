@@ -31,9 +31,9 @@ from gpugrad.compiler.trace import Slot, Traced
 _ALIGN = 64
 CHUNKED, PRIVATE = 1, 2
 
-# Where a batch is cut over the threads, a chunk of it and the weights should stay in one L2. Of
-# 70 KiB to 33 MiB of weights (two Zen cores, AVX2) the cut paid at 100 KiB, 216 µs a step for 267,
-# made no difference at 70 KiB and cost a quarter at 400 KiB: every thread reads them for each chunk.
+# Where a batch is cut over the threads, a chunk of it and the weights should stay in one L2. On two
+# Zen cores (AVX2) cutting paid with 100 KiB of weights (216 µs a step for 267), made no difference
+# with 70 KiB and cost a quarter with 400 KiB: every thread reads all of them for each chunk.
 _L2_BYTES = 1 << 20
 _ROWS_WEIGHT_BYTES = 192 << 10
 # Below this many multiplications a second thread costs more than it brings.
