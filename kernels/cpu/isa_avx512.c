@@ -6,9 +6,9 @@
 
 #include "native.h"
 
-#define AVX512 "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,prefer-vector-width=512"
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target(AVX512))), apply_to = function)
+#pragma clang attribute push(                                                  \
+    __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"))), apply_to = function)
 #else
 #pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,prefer-vector-width=512")
 #endif

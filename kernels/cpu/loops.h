@@ -28,12 +28,14 @@
 #define READ_OPERANDS                                 \
     const T *a = a_, *b = b_, *c = c_, *d = d_;       \
     (void)b, (void)c, (void)d;
-#define LOOP(name, expression)                                                               \
+#define LOOP_AS(how, name, expression)                                                       \
     static void FN(loop_##name)(int64_t n, void *to, OPERANDS) {                             \
         READ_OPERANDS                                                                        \
         T *out = to;                                                                         \
-        VECTOR_LOOP for (int64_t i = 0; i < n; i++) out[i] = (expression);                   \
+        how for (int64_t i = 0; i < n; i++) out[i] = (expression);                           \
     }
+#define LOOP(name, expression) LOOP_AS(VECTOR_LOOP, name, expression)
+#define LIBM_LOOP(name, expression) LOOP_AS(, name, expression)  // calls do not vectorise
 #define SUMMED_LOOP(name, expression)                                                        \
     LOOP(name, expression)                                                                   \
     static void FN(summed_##name)(int64_t n, void *to, OPERANDS, void *sums_) {              \
@@ -75,24 +77,24 @@ LOOP(exp, FN(exp)(X))
 LOOP(expm1, FN(expm1)(X))
 LOOP(log, FN(log)(X))
 LOOP(log1p, FN(log1p)(X))
-LOOP(log2, M(log2)(X))
-LOOP(log10, M(log10)(X))
+LIBM_LOOP(log2, M(log2)(X))
+LIBM_LOOP(log10, M(log10)(X))
 LOOP(tanh, FN(tanh)(X))
 LOOP(sigmoid, FN(sigmoid)(X))
-LOOP(sin, M(sin)(X))
-LOOP(cos, M(cos)(X))
-LOOP(tan, M(tan)(X))
-LOOP(asin, M(asin)(X))
-LOOP(acos, M(acos)(X))
-LOOP(atan, M(atan)(X))
-LOOP(sinh, M(sinh)(X))
-LOOP(cosh, M(cosh)(X))
-LOOP(asinh, M(asinh)(X))
-LOOP(acosh, M(acosh)(X))
-LOOP(atanh, M(atanh)(X))
-LOOP(pow, M(pow)(X, Y))
-LOOP(atan2, M(atan2)(X, Y))
-LOOP(hypot, M(hypot)(X, Y))
+LIBM_LOOP(sin, M(sin)(X))
+LIBM_LOOP(cos, M(cos)(X))
+LIBM_LOOP(tan, M(tan)(X))
+LIBM_LOOP(asin, M(asin)(X))
+LIBM_LOOP(acos, M(acos)(X))
+LIBM_LOOP(atan, M(atan)(X))
+LIBM_LOOP(sinh, M(sinh)(X))
+LIBM_LOOP(cosh, M(cosh)(X))
+LIBM_LOOP(asinh, M(asinh)(X))
+LIBM_LOOP(acosh, M(acosh)(X))
+LIBM_LOOP(atanh, M(atanh)(X))
+LIBM_LOOP(pow, M(pow)(X, Y))
+LIBM_LOOP(atan2, M(atan2)(X, Y))
+LIBM_LOOP(hypot, M(hypot)(X, Y))
 LOOP(max, FN(larger)(X, Y))
 LOOP(min, FN(smaller)(X, Y))
 LOOP(floor, M(__builtin_floor)(X))
@@ -101,7 +103,7 @@ LOOP(trunc, M(__builtin_trunc)(X))
 LOOP(rint, M(__builtin_rint)(X))
 LOOP(sign, FN(sign)(X))
 LOOP(copysign, M(__builtin_copysign)(X, Y))
-LOOP(remainder, FN(floor_mod)(X, Y))
+LIBM_LOOP(remainder, FN(floor_mod)(X, Y))
 LOOP(lt, X < Y)
 LOOP(le, X <= Y)
 LOOP(gt, X > Y)
@@ -443,7 +445,9 @@ static const Kernels FN(kernels) = {
 #undef INF_T
 #undef FMA
 #undef BLOCK
+#undef LOOP_AS
 #undef LOOP
+#undef LIBM_LOOP
 #undef SUMMED_LOOP
 #undef OPERANDS
 #undef READ_OPERANDS
