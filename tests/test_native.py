@@ -195,22 +195,33 @@ def test_own_functions_are_good_to_a_few_ulp(op: str, dtype: str) -> None:
     assert np.max(distance[np.isfinite(out)]) <= 2.5
 
 
-@pytest.mark.parametrize("second", ["add", "sub", "mul", "max", "sigmoid", "tanh"])
-@pytest.mark.parametrize("first", ["add", "sub", "mul"])
-@pytest.mark.parametrize("swapped", [False, True])
-def test_pairs_round_as_single_operations(first: str, second: str, swapped: bool) -> None:
-    rng = np.random.default_rng(0)
-    x, y, z = rng.standard_normal((3, 100)).astype("f4")
-    out, apart, middle = (np.empty((1, 100), "f4") for _ in range(3))
-    b = Builder()
-    inputs = [b(a[None]) for a in (x, y, z)]
-    line = (second, *((2, 3) if swapped and arity(second) == 2 else (3, 2)), -1)
-    code = [(first, 0, 1, -1), line]
-    b.run(
-        chain("f4", (1, 100), inputs, code, [(4, b(out))]),
-        chain("f4", (1, 100), inputs, code, [(4, b(apart)), (3, b(middle))]),  # kept: not fused
-    )
-    np.testing.assert_array_equal(out, apart)
+LINKS = [("add", 2), ("sub", 2), ("mul", 2), ("div", 2), ("max", 2), ("gt", 2), ("sqrt", 1),
+         ("sigmoid", 1), ("tanh", 1)]  # fmt: skip
+
+
+@pytest.mark.parametrize("first", LINKS, ids=lambda link: link[0])
+@pytest.mark.parametrize("second", LINKS, ids=lambda link: link[0])
+def test_fused_operations_round_as_single_ones(first: Any, second: Any) -> None:
+    """Every three in a row, on either side of the next; what is stored in between is not fused."""
+    x = np.abs(np.random.default_rng(0).standard_normal((4, 4, 25))).astype("f4")
+    for third, sides in itertools.product(LINKS, itertools.product([0, 1], repeat=2)):
+        code: list[Any] = [(first[0], *((0, 1) if first[1] == 2 else (0, -1)), -1)]
+        for i, (link, side) in enumerate(zip((second, third), sides, strict=True)):
+            pair = (4 + i, 2 + i) if side == 0 else (2 + i, 4 + i)
+            code.append((link[0], *(pair if link[1] == 2 else (4 + i, -1)), -1))
+        b = Builder()
+        inputs = [b(a) for a in x]
+        out, apart, *between = (np.empty((4, 25), "f4") for _ in range(4))
+        sums, sums_apart = np.zeros((1, 25), "f4"), np.zeros((1, 25), "f4")
+        stores = [(4 + i, b(a)) for i, a in enumerate(between)]
+        total = ("sum", "rows", 6)
+        b.run(
+            chain("f4", (4, 25), inputs, code, [(6, b(out))], [(*total, b(sums), 1.0, False)]),
+            chain("f4", (4, 25), inputs, code, [(6, b(apart)), *stores],
+                  [(*total, b(sums_apart), 1.0, False)]),
+        )  # fmt: skip
+        np.testing.assert_array_equal(out, apart)
+        np.testing.assert_array_equal(sums, sums_apart)
 
 
 def test_in_place_and_dead_code() -> None:

@@ -65,10 +65,14 @@ static int fused(int first, int second, int side) {
         PAIR(mul, add, mul_add, mul_add)
         PAIR(mul, sub, mul_sub, mul_rsub)
         PAIR(mul, mul, mul_mul, mul_mul)
+        PAIR(div, mul, div_mul, div_mul)
         PAIR(gt, mul, gt_mul, gt_mul)
         PAIR(sub_mul, mul, sub_mul_mul, sub_mul_mul)
         PAIR(mul_rsub, mul, mul_rsub_mul, mul_rsub_mul)
+        PAIR(sqrt_div, add, sqrt_div_add, sqrt_div_add)
 #undef PAIR
+        {OP_sqrt, OP_div, 0, OP_sqrt_div},
+        {OP_div_mul, OP_sub, 1, OP_div_mul_rsub},
         {OP_add, OP_sigmoid, 0, OP_add_sigmoid},
         {OP_add, OP_tanh, 0, OP_add_tanh},
     };

