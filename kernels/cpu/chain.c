@@ -10,8 +10,8 @@
 // Bytes    each operand is read once and each store written once.
 // Order    a function of the shape alone: sums over rows are taken in as many partial sums as a
 //          block has rows, sums of blocks in double.
-// Hazard   memory that is stored to may be an operand only under the same base number, with the same
-//          strides.
+// Hazard   memory that is stored to may be an operand only under the same base number, with the
+//          same strides.
 // NumPy twin: the interpreter in tests/test_native.py
 
 #include <math.h>
@@ -172,7 +172,9 @@ const char *chain_prepare(Chain *c, const Isa *isa) {
             continue;
         }
         bool overwritten = false;  // before stores and reductions have read it
-        for (int i = 0; i < c->stores; i++) overwritten |= kept[v] && c->store[i].to.base == o->base;
+        for (int i = 0; i < c->stores; i++) {
+            overwritten |= kept[v] && c->store[i].to.base == o->base;
+        }
         if (same_type && dense(o, c) && !overwritten) {
             input->how = IN_PLACE;
             continue;
@@ -203,11 +205,13 @@ const char *chain_prepare(Chain *c, const Isa *isa) {
         int value = first_line + i, read[4];
         for (int k = 0; k < 4; k++) read[k] = line[i].operand[line[i].operand[k] < 0 ? 0 : k];
         Step *step = &c->step[c->steps++];
-        *step = (Step){c->kernels->loop[line[i].op], NULL, value, read[0], read[1], read[2], read[3], 0};
-        for (int r = 0; r < c->reductions && c->kernels->summed[line[i].op]; r++) {
+        SummedLoop summed = c->kernels->summed[line[i].op];
+        *step = (Step){.loop = c->kernels->loop[line[i].op], .to = value,
+                       .a = read[0], .b = read[1], .c = read[2], .d = read[3]};
+        for (int r = 0; summed && !step->summed && r < c->reductions; r++) {
             Reduction *sum = &c->reduction[r];
-            if (sum->value != value || sum->axis != ROWS || sum->kind != SUM || step->summed) continue;
-            step->summed = c->kernels->summed[line[i].op];
+            if (sum->value != value || sum->axis != ROWS || sum->kind != SUM) continue;
+            step->summed = summed;
             step->reduction = r;
             sum->rides = true;
         }
@@ -220,7 +224,9 @@ const char *chain_prepare(Chain *c, const Isa *isa) {
             if (own && !again) spare[spares++] = c->buffer[v];
         }
         bool direct = false;
-        for (int j = 0; j < c->stores; j++) direct |= c->store[j].value == value && c->store[j].direct;
+        for (int j = 0; j < c->stores; j++) {
+            direct |= c->store[j].value == value && c->store[j].direct;
+        }
         if (!direct) c->buffer[value] = spares ? spare[--spares] : take(&used, BLOCK_BYTES);
     }
     for (int i = 0; i < c->reductions; i++) {
@@ -393,7 +399,8 @@ void chain_run(const Chain *c, const Place *at, int64_t first, int64_t end) {
                 }
                 char *sums = sums_at(c, &c->reduction[s->reduction], at, col);
                 if (row == row0) memset(sums, 0, n * item);
-                s->summed(n, value[s->to], value[s->a], value[s->b], value[s->c], value[s->d], sums);
+                s->summed(n, value[s->to], value[s->a], value[s->b], value[s->c], value[s->d],
+                          sums);
             }
             for (int i = 0; i < c->reductions; i++) {
                 const Reduction *r = &c->reduction[i];
@@ -414,8 +421,8 @@ void chain_run(const Chain *c, const Place *at, int64_t first, int64_t end) {
                     for (int64_t j = 0; j < rows; j++) {
                         double of_row = nothing(r->kind);
                         if (col > col0) memcpy(&of_row, partial, sizeof of_row);
-                        of_row = together(r->kind, of_row,
-                                          c->kernels->reduce(r->kind, cols, from + j * cols * item));
+                        double piece = c->kernels->reduce(r->kind, cols, from + j * cols * item);
+                        of_row = together(r->kind, of_row, piece);
                         memcpy(partial, &of_row, sizeof of_row);
                         if (col + cols == col1) {
                             int64_t to = (row + j) * r->to.row * item_bytes[r->to.dtype];

@@ -22,7 +22,7 @@
 
 #include "functions.h"
 
-// ---- elementwise ---------------------------------------------------------------------------------
+// ---- elementwise --------------------------------------------------------------------------------
 
 #define OPERANDS const void *a_, const void *b_, const void *c_, const void *d_
 #define READ_OPERANDS                                 \
@@ -149,7 +149,7 @@ SUMMED_LOOP(gt_mul, (X > Y) * Z)
 #undef Z
 #undef W
 
-// ---- memory --------------------------------------------------------------------------------------
+// ---- memory -------------------------------------------------------------------------------------
 
 #define CASES(X)                                                                              \
     X(F4, float) X(F8, double) X(I1, int8_t) X(I2, int16_t) X(I4, int32_t) X(I8, int64_t)     \
@@ -218,7 +218,7 @@ static void FN(load_rows)(int64_t rows, int64_t cols, void *to, const void *from
     }
 }
 
-// ---- reductions ----------------------------------------------------------------------------------
+// ---- reductions ---------------------------------------------------------------------------------
 
 // In LANES partial results side by side, so n values are rounded about n / LANES + LANES times.
 static double FN(reduce)(int kind, int64_t n, const void *from) {
@@ -281,10 +281,10 @@ static void FN(finish)(int kind, int64_t n, void *to, const void *from, double s
     }
 }
 
-// ---- rows: softmax, cross-entropy ----------------------------------------------------------------
+// ---- rows: softmax, cross-entropy ---------------------------------------------------------------
 //
-// Long rows one at a time. Short ones do not fill vectors: STRIP of them lie side by side, turned so
-// that neighbouring values are of neighbouring rows. A NaN in a row reaches all of its results.
+// Long rows one at a time. Short ones do not fill vectors: STRIP of them lie side by side, turned
+// so that neighbouring values are of neighbouring rows. A NaN in a row reaches all of its results.
 
 enum { FN(STRIP) = 32, FN(SHORT) = 32 };
 #define STRIP FN(STRIP)

@@ -1,6 +1,6 @@
 // gpugrad._native: Python's side of the native CPU core. Checks a program's tuples once, when it is
-// built, and runs it with as little in the way as possible. gpugrad/_native.pyi says what the tuples
-// hold.
+// built, and runs it with as little in the way as possible. gpugrad/_native.pyi says what the
+// tuples hold.
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -20,7 +20,7 @@ static const int opcode_arity[] = {OPCODES(OPCODE_ARITY)};
 
 static const Isa *isa;
 
-// ---- reading tuples ------------------------------------------------------------------------------
+// ---- reading tuples -----------------------------------------------------------------------------
 
 // Where in the program the reader is. Guarded by the GIL.
 static struct {
@@ -111,7 +111,7 @@ static void *items(Py_ssize_t count, size_t size) {
     return to;
 }
 
-// ---- instructions --------------------------------------------------------------------------------
+// ---- instructions -------------------------------------------------------------------------------
 
 // Row-major, one row or more; a lone row has no stride to get wrong.
 static bool read_matrix(PyObject *o, int type, int64_t rows, int64_t cols, Operand *to) {
@@ -145,7 +145,9 @@ static bool read_gemm(PyObject *o, Gemm *g) {
         chunk_k = PyUnicode_Check(rows) && PyUnicode_CompareWithASCIIString(rows, "k") == 0;
         if (!chunk_m && !chunk_k) return wrong("rows is \"m\", \"k\" or None", rows);
         if (chunk_m && g->ta) return wrong("rows \"m\" takes A as it is stored", rows);
-        if (chunk_k && (!g->ta || g->tb)) return wrong("rows \"k\" takes A transposed, B not", rows);
+        if (chunk_k && (!g->ta || g->tb)) {
+            return wrong("rows \"k\" takes A transposed, B not", rows);
+        }
         g->rows = chunk_m ? 'm' : 'k';
     }
     if (g->has_alpha_at && g->alpha_at.dtype != F8) {
@@ -178,7 +180,8 @@ static bool read_line(PyObject *o, int64_t values, Line *to) {
 }
 
 static bool read_reduction(PyObject *o, int64_t values, Reduction *to) {
-    static const char *const kinds[] = {"sum", "max", "min"}, *const axes[] = {"rows", "cols", "all"};
+    static const char *const kinds[] = {"sum", "max", "min"};
+    static const char *const axes[] = {"rows", "cols", "all"};
     if (!is_tuple(o, 6, "a reduction is (kind, axis, value, operand, scale, accumulate)") ||
         !read_name(item(o, 0), kinds, 3, "reductions are sum, max, min", &to->kind) ||
         !read_name(item(o, 1), axes, 3, "reductions run over rows, cols, all", &to->axis) ||
@@ -326,7 +329,7 @@ static bool read_instruction(PyObject *o, Instruction *i) {
     }
 }
 
-// ---- programs ------------------------------------------------------------------------------------
+// ---- programs -----------------------------------------------------------------------------------
 
 typedef struct {
     PyObject_HEAD
@@ -498,7 +501,8 @@ static PyObject *program_bind(PyObject *o, PyObject *const *args, Py_ssize_t cou
     void *address = PyLong_AsVoidPtr(args[1]);
     if (!address) {
         if (PyErr_Occurred()) return NULL;
-        return PyErr_Format(PyExc_ValueError, "[bind] an address is not null; got 0 for base %lld", i);
+        return PyErr_Format(PyExc_ValueError, "[bind] an address is not null; got 0 for base %lld",
+                            i);
     }
     self->program.base[i] = address;
     self->unbound -= !self->bound[i];
@@ -519,8 +523,8 @@ PyObject *program_run_method(PyObject *o, PyObject *Py_UNUSED(none)) {
     if (self->unbound) {
         int i = 0;
         while (self->bound[i]) i++;
-        return PyErr_Format(PyExc_ValueError, "[run] a base has no address; got none for %d; try bind",
-                            i);
+        return PyErr_Format(PyExc_ValueError,
+                            "[run] a base has no address; got none for %d; try bind", i);
     }
     if (p->running == pool_forks + 1) {
         return PyErr_Format(PyExc_RuntimeError, "[run] the program is running in another thread");
@@ -561,7 +565,7 @@ static PyType_Spec program_spec = {
     .slots = program_slots,
 };
 
-// ---- module --------------------------------------------------------------------------------------
+// ---- module -------------------------------------------------------------------------------------
 
 static PyObject *native_set_gemm(PyObject *Py_UNUSED(module), PyObject *args) {
     unsigned long long sgemm, dgemm, set_threads, get_threads;
@@ -570,7 +574,8 @@ static PyObject *native_set_gemm(PyObject *Py_UNUSED(module), PyObject *args) {
         return NULL;
     }
     if (bits != 32 && bits != 64) {
-        return PyErr_Format(PyExc_ValueError, "[set_gemm] integers have 32 or 64 bits; got %d", bits);
+        return PyErr_Format(PyExc_ValueError, "[set_gemm] integers have 32 or 64 bits; got %d",
+                            bits);
     }
     if (!set_threads != !get_threads) {
         return PyErr_Format(PyExc_ValueError, "[set_gemm] set_threads and get_threads go together");
@@ -587,8 +592,8 @@ static PyObject *native_set_isa(PyObject *Py_UNUSED(module), PyObject *name) {
     if (!text) return NULL;
     const Isa *found = isa_find(text);
     if (!found) {
-        return PyErr_Format(PyExc_ValueError, "[set_isa] not an instruction set of this CPU; got %R",
-                            name);
+        return PyErr_Format(PyExc_ValueError,
+                            "[set_isa] not an instruction set of this CPU; got %R", name);
     }
     const char *before = isa->name;
     isa = found;

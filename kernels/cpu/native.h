@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// ---- operands ------------------------------------------------------------------------------------
+// ---- operands -----------------------------------------------------------------------------------
 
 enum { F4, F8, B1, I1, I2, I4, I8, U1, U2, U4, U8, DTYPES };  // the first two can be computed in
 
@@ -43,7 +43,7 @@ static inline char *address(const Operand *o, const Place *at) {
     return to;
 }
 
-// ---- elementwise operations ----------------------------------------------------------------------
+// ---- elementwise operations ---------------------------------------------------------------------
 
 // X(name, operands): the opcodes a chain may hold, by the names Python uses.
 #define OPCODES(X)                                                                               \

@@ -9,8 +9,9 @@
 // sleeps. Whoever opens a phase looks at the number of sleepers after that, and a sleeper counts
 // itself before its last look: one of the two sees the other.
 //
-// A thread may look at a phase that is over, even at a run that is over: until it has claimed a part
-// it touches nothing but the pool, which is never freed. After a fork the child has no workers.
+// A thread may look at a phase that is over, even at a run that is over: until it has claimed a
+// part it touches nothing but the pool, which is never freed. After a fork the child has no
+// workers.
 
 #include <pthread.h>
 #include <signal.h>

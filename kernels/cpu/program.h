@@ -161,7 +161,7 @@ int64_t instruction_scratch(const Instruction *i);
 // pool.c
 typedef struct {
     void (*part)(void *argument, int part);
-    int (*next)(void *argument);  // after the last part of a phase: the number of the next one's; 0 ends
+    int (*next)(void *argument);  // at the end of a phase: how many parts the next has; 0 ends
     void *argument;
 } PoolJob;
 // Runs phase after phase, the first of `parts` parts, on up to `threads` threads: on this one alone

@@ -15,10 +15,10 @@ static int64_t cut(int64_t n, int parts, int t, int64_t grain) {
     return smaller(n, grains * t / parts * grain);
 }
 
-// ---- copy ----------------------------------------------------------------------------------------
+// ---- copy ---------------------------------------------------------------------------------------
 
-// Tiles, so that a cache line of the side that strides is used whole before it is lost; the side that
-// is written runs along.
+// Tiles, so that a cache line of the side that strides is used whole before it is lost; the side
+// that is written runs along.
 enum { TILE_LINES = 16, TILE_RUN = 128 };
 
 #define COPY(T)                                                                                  \
@@ -48,7 +48,9 @@ static void copy_run(const Copy *q, const Place *at, int64_t first, int64_t end)
     char *to = address(&q->to, at) + first * tr * item;
     if (rows <= 0) return;
     if (fc == 1 && tc == 1) {
-        for (int64_t i = 0; i < rows; i++) memmove(to + i * tr * item, from + i * fr * item, cols * item);
+        for (int64_t i = 0; i < rows; i++) {
+            memmove(to + i * tr * item, from + i * fr * item, cols * item);
+        }
         return;
     }
     if (tr * tr < tc * tc) {
@@ -62,7 +64,7 @@ static void copy_run(const Copy *q, const Place *at, int64_t first, int64_t end)
     if (item == 8) copy_uint64_t(rows, cols, from, fr, fc, to, tr, tc);
 }
 
-// ---- softmax and cross-entropy -------------------------------------------------------------------
+// ---- softmax and cross-entropy ------------------------------------------------------------------
 
 static char *row_at(const Operand *o, const Place *at, int64_t row) {
     return address(o, at) + row * o->row * item_bytes[o->dtype];
@@ -107,7 +109,7 @@ static void cross_entropy_run(const RowSoftmax *q, const Place *at, int64_t firs
     }
 }
 
-// ---- instructions --------------------------------------------------------------------------------
+// ---- instructions -------------------------------------------------------------------------------
 
 int64_t instruction_scratch(const Instruction *i) {
     switch (i->kind) {
@@ -171,7 +173,7 @@ static void run_part(const Instruction *i, const Place *at, int parts, int t, Ba
              cut(n, wide, x, grain), cut(n, wide, x + 1, grain));
 }
 
-// ---- segments ------------------------------------------------------------------------------------
+// ---- segments -----------------------------------------------------------------------------------
 //
 // A phase is a segment, or one instruction of a SPLIT segment.
 

@@ -13,8 +13,8 @@ typedef T FN(vector) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)
 #define LANES ((int)(VECTOR_BYTES / sizeof(T)))
 #define TILE_COLS (2 * LANES)
 
-// The sums of a tile of `rows` rows and `vectors` vectors, constants where this is inlined. They are
-// variables: an array GCC would write to memory at every step of the loop.
+// The sums of a tile of `rows` rows and `vectors` vectors, constants where this is inlined. They
+// are variables: an array GCC would write to memory at every step of the loop.
 INLINE void FN(tile_sums)(int rows, int vectors, int64_t k, const T *a, int64_t a_row,
                           int64_t a_col, const T *b, int64_t b_row, VECTOR *sums) {
 #define EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
@@ -63,8 +63,9 @@ INLINE void FN(write_tile)(int rows, int vectors, const VECTOR *sums, T alpha, T
 }
 
 #define TILE(rows, vectors)                                                                       \
-    static ONE_LOOP void FN(tile_##rows##x##vectors)(const SmallGemm *q, int64_t i, int64_t j,             \
-                                            const T *panel, int64_t panel_row, int cols) {        \
+    static ONE_LOOP void FN(tile_##rows##x##vectors)(const SmallGemm *q, int64_t i, int64_t j,    \
+                                                     const T *panel, int64_t panel_row,           \
+                                                     int cols) {                                  \
         VECTOR sums[rows * vectors];                                                              \
         FN(tile_sums)(rows, vectors, q->k, (const T *)q->a + i * q->a_row, q->a_row, q->a_col,    \
                       panel, panel_row, sums);                                                    \
