@@ -14,7 +14,7 @@ _MODULES = (array, constants, creation, elementwise, manipulation, reductions)
 
 # Imported when one of their names is first asked for: together they cost as much as the rest.
 _ROOMS = {
-    "info": "__array_namespace_info__",
+    "info": "__array_namespace_info__ finfo iinfo",
     "linalg": "diagonal dot einsum inner kron outer tensordot trace vdot vecdot",
     "searching": (
         "argsort count_nonzero isin nonzero searchsorted sort unique_all unique_counts "

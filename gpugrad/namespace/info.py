@@ -1,15 +1,61 @@
-"""What the namespace can do, as the array API asks. Imports backend, config and constants."""
+"""What the namespace can do, as the array API asks, and the limits of dtypes. Imports constants."""
 
 import sys
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from gpugrad import backend
 from gpugrad.config import flags
 from gpugrad.errors import DeviceError, DtypeError, message
-from gpugrad.namespace.constants import DTYPES, isdtype
+from gpugrad.namespace.constants import DTYPES, dtype_of, isdtype
 from gpugrad.tensor import Tensor
 
-__all__ = ["__array_namespace_info__"]
+
+class FloatInfo(NamedTuple):
+    """Limits of a floating dtype, as Python numbers."""
+
+    bits: int
+    eps: float
+    max: float
+    min: float
+    smallest_normal: float
+    dtype: Any
+
+
+class IntegerInfo(NamedTuple):
+    """Limits of an integer dtype."""
+
+    bits: int
+    max: int
+    min: int
+    dtype: Any
+
+
+def finfo(type: Any, /) -> FloatInfo:
+    """Limits of a floating dtype: bits, eps, max, min, smallest_normal; of a complex one's parts.
+
+    >>> import gpugrad as gg
+    >>> gg.finfo(gg.float32).bits
+    32
+    """
+    f = np.finfo(dtype_of(type))
+    eps, highest, lowest, normal = (
+        float(value) for value in (f.eps, f.max, f.min, f.smallest_normal)
+    )
+    return FloatInfo(int(f.bits), eps, highest, lowest, normal, np.dtype(f.dtype))
+
+
+def iinfo(type: Any, /) -> IntegerInfo:
+    """Limits of an integer dtype: bits, max, min.
+
+    >>> import gpugrad as gg
+    >>> gg.iinfo(gg.int8).max
+    127
+    """
+    dtype = dtype_of(type)
+    i = np.iinfo(dtype)
+    return IntegerInfo(i.bits, int(i.max), int(i.min), np.dtype(dtype))
 
 
 class Info:
