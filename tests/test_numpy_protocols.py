@@ -158,6 +158,13 @@ def test_median_follows_the_middle_values():
     assert sorted(ties.tolist()) == [0, 0, 1]
 
 
+def test_distinct_values_stay_on_the_tape():
+    x = gg.asarray([3.0, 1.0, 3.0], requires_grad=True)
+    (gg.unique_values(x) * gg.asarray([1.0, 10.0])).sum().backward()
+    assert x.grad.tolist() == [10, 1, 0]
+    assert not gg.unique_counts(x).counts.requires_grad
+
+
 def test_ptp_shares_ties():
     assert gg.grad(np.ptp)(np.array([1.0, 3.0, 3.0, 1.0])).tolist() == [-0.5, 0.5, 0.5, -0.5]
 
