@@ -365,6 +365,11 @@ def _dtype(forward: Callable[..., Any], dtypes: tuple[Any, ...], params: Any) ->
         return np.asarray(forward(np, *samples, **dict(params))).dtype
 
 
+def still(x: Any) -> Any:
+    """What ``x`` is now, for a rule to compare: a Tensor off the tape, an array as it is."""
+    return x.detach() if type(x) is Tensor else x
+
+
 def data_of(x: Any) -> Any:
     """The bare array of a Tensor, and anything else as it is."""
     return concrete(x._data) if type(x) is Tensor else x

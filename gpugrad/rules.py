@@ -140,27 +140,14 @@ def _from_partial(
     if args[:1] == ("g",):
         return reading(d, args[1:], keys, inputs)
 
-    def scaled(g: Any, *values: Any, **params: Any) -> Any:
+    def times(g: Any, *values: Any, **params: Any) -> Any:
         factor = d(*values, **params)
         if pulls and g.dtype.kind == "c":
             factor = conjugate(factor)
-        return g * factor
+        return scaled(g, factor) if singular else g * factor
 
-    def scaled_or_zero(g: Any, *values: Any, **params: Any) -> Any:
-        factor = d(*values, **params)
-        if pulls and g.dtype.kind == "c":
-            factor = conjugate(factor)
-        product = g * factor
-        if type(factor) in (int, float, complex):
-            return product
-        if _is_finite(product):
-            return product  # one cheap look instead of more arrays
-        # Only 0·∞ is touched: elsewhere the product's own derivative is needed for the next order.
-        return ops.where(ops.logical_and(ops.isnan(product), g == 0), 0, product)
-
-    chosen = scaled_or_zero if singular else scaled
     if keys or len(args) != 1:
-        return reading(chosen, args, keys, inputs)
+        return reading(times, args, keys, inputs)
 
     # The common case once more without the layers between: it is most of what the tape costs.
     (name,) = args
@@ -169,13 +156,24 @@ def _from_partial(
     def rule(g: Any, saved: Sequence[Any], like: Any, params: dict[str, Any]) -> Any:
         value = saved[at]
         if singular and type(value) not in (int, float):
-            return scaled_or_zero(g, value)
+            return times(g, value)
         factor = d(value)
         if pulls and g.dtype.kind == "c":
             factor = conjugate(factor)
         return g * factor
 
     return rule, (at,)
+
+
+def scaled(g: Any, factor: Any) -> Any:
+    """``g * factor`` with 0·∞ = 0."""
+    product = g * factor
+    if type(factor) in (int, float, complex):
+        return product
+    if _is_finite(product):
+        return product  # one cheap look instead of more arrays
+    # Only 0·∞ is touched: elsewhere the product's own derivative is needed for the next order.
+    return ops.where(ops.logical_and(ops.isnan(product), g == 0), 0, product)
 
 
 def _is_finite(x: Any) -> bool:

@@ -195,6 +195,12 @@ for mode in (real, positive):
     case("pow", lambda x: x**3, lambda x: x**3, mode(3), note="cube-")
 case("pow", lambda x: x**-0.5, lambda x: x**-0.5, positive(3), note="root-")
 case("pow", lambda x: 2.0**x, lambda x: 2.0**x, real(3), note="base-")
+case(
+    "refuse",
+    lambda x: ops.refuse(x, x > 9, owner="pow", rule="", hint="") * x,
+    lambda x: x * x,
+    real(3),
+)
 
 TURN = np.arange(64) * (2 * np.pi / 64)
 mask = bools(3, 4)

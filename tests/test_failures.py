@@ -151,6 +151,22 @@ def test_pow_at_zero_exponent_and_base():
     np.testing.assert_allclose(dp, [0, 0, math.log(2), 0])
 
 
+def test_pow_at_exponent_zero_has_its_mixed_derivative():
+    """∂²aᵇ/∂a∂b at b = 0 is 1/a; PyTorch has 0."""
+    gg.testing.gradcheck(lambda a, b: a**b, [np.array([2.0, 0.5]), np.zeros(2)])
+
+
+def test_pow_at_base_zero_is_finite_at_any_order():
+    def f(a, b):
+        return gg.sum(a**b)
+
+    x, ones = (np.zeros(4), np.array([0.0, 1.0, 2.0, 3.0])), np.ones(4)
+    slopes = gg.grad(f, (0, 1))(*x)
+    bends = gg.hvp(f, x, (ones, ones))
+    assert [g.tolist() for g in slopes] == [[0, 1, 0, 0], [0, 0, 0, 0]]
+    assert [h.tolist() for h in bends] == [[0, 0, 2, 0], [0, 0, 0, 0]]
+
+
 # Ties in max: Theano #4568, Chainer; split evenly (pytorch PR #155071)
 
 

@@ -1,5 +1,6 @@
 """Every op, driven by the case table: value, dtype, shape, aval, first and second derivatives."""
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from cases import CASES, Case
 
 import gpugrad as gg
 from gpugrad.aval import Aval, aval_of
+from gpugrad.errors import GradientError
 from gpugrad.late import ops
 from gpugrad.op import Op
 
@@ -87,6 +89,47 @@ def test_aval_foretells(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
 
 # What the check above cannot see: tuples of outputs, shapes that depend on values, no op at all.
 WITH_SEVERAL_OUTPUTS = {"sgd", "sgd_momentum", "adam", "rmsprop", "adagrad"}
+
+
+# Edges and ordinary values. Two inputs take them all ways, three only the four in the middle.
+POINTS = [-1e4, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 1e4]
+SETTINGS = {
+    "bessel_i": {"order": 0},
+    "leaky_relu": {"slope": 0.1},
+    "elu": {"alpha": 1.0},
+    "astype": {"dtype": np.float64},
+}
+
+
+@pytest.mark.parametrize(
+    "op",
+    [op for op in vars(ops).values() if op.kind == "elementwise" and op.rules is not None],
+    ids=repr,
+)
+def test_no_derivative_is_nan_where_the_value_is_finite(op: Op) -> None:
+    """To first and second order, in any mode: exact, infinite, a subgradient, or an error."""
+    points = list(product(POINTS if len(op.inputs) < 3 else POINTS[2:7], repeat=len(op.inputs)))
+    smooth = [i for i, rule in enumerate(op.rules) if rule is not None]
+
+    def f(*xs: Any) -> Any:
+        given = iter(xs)
+        args = [next(given) if i in smooth else point[i] > 0 for i in range(len(op.inputs))]
+        y = op(*args, **SETTINGS.get(op.name, {}))
+        return gg.real(y) + gg.imag(y) if y.dtype.kind == "c" else y
+
+    ones, every = [1.0] * len(smooth), tuple(range(len(smooth)))
+    with np.errstate(all="ignore"):
+        for point in points:
+            xs = [point[i] for i in smooth]
+            if not np.isfinite(f(*map(gg.asarray, map(np.float64, xs))).item()):
+                continue
+            if op.name == "pow" and point[0] < 0:
+                with pytest.raises(GradientError, match="negative number"):
+                    gg.grad(f, every)(*xs)
+                continue
+            slopes = [*gg.grad(f, every)(*xs), gg.jvp(f, xs, ones)[1], *gg.hvp(f, xs, ones)]
+            slopes += gg.grad(lambda *xs: sum(gg.grad(f, every)(*xs)), every)(*xs)
+            assert not np.isnan(slopes).any(), (point, slopes)
 
 
 def test_every_op_has_a_case() -> None:

@@ -86,12 +86,12 @@ def min(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
 
 
 def norm(x: Any, /, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """Euclidean length ``√Σx²`` over ``axis``; the derivative at 0 is 0."""
+    """Euclidean length ``√Σx²`` over ``axis``; at 0 all derivatives are 0."""
     return _reduce(ops.norm, floating(x), axis, keepdims)
 
 
 def logsumexp(x: Any, /, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
-    """``log Σ eˣ`` over ``axis``, without overflow."""
+    """``log Σ eˣ`` over ``axis``, without overflow; the derivative where all are −∞ is 0."""
     return _reduce(ops.logsumexp, floating(x), axis, keepdims)
 
 
@@ -110,8 +110,11 @@ def var(x: Any, /, axis: Axis = None, *, correction: float = 0.0, keepdims: bool
 
 
 def std(x: Any, /, axis: Axis = None, *, correction: float = 0.0, keepdims: bool = False) -> Tensor:
-    """Standard deviation over ``axis``; the derivative where all values are equal is 0."""
+    """Standard deviation over ``axis``; where all values are equal all derivatives are 0."""
     x = asarray(x)
+    axes = normalize_axes("std", axis, x.ndim)
+    first = x.detach()[tuple([slice(0, 1) if i in axes else slice(None) for i in range(x.ndim)])]
+    x = x - first  # so that equal values are exactly their mean
     centred = x - mean(x, axis=axis, keepdims=True)
     root = math.sqrt(_degrees("std", x, axis, correction)) or math.nan
     return norm(centred, axis=axis, keepdims=keepdims) / root

@@ -1,4 +1,4 @@
-"""Elementwise ops, each declared by its partial derivatives. Imports op and rules only.
+"""Elementwise ops, each declared by its partial derivatives. Imports op, rules and errors.
 
 Where a function has a corner the subgradient is written beside it. ``singular`` marks a partial
 that can be infinite; there a cotangent of exactly 0 stays 0.
@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad.op import elementwise
-from gpugrad.rules import conjugate
+from gpugrad.errors import GradientError, message
+from gpugrad.op import Op, data_of, elementwise, still
+from gpugrad.rules import conjugate, scaled, total
 
 
 def pick(c: Any, a: Any, b: Any) -> Any:
@@ -49,12 +50,18 @@ power = elementwise(
     # The operator, not xp.power: NumPy squares and roots by shortcut only there.
     lambda xp, a, b: a**b,
     [
-        lambda a, b: (
-            pick(b == 0, 0, b * a ** pick(b == 0, 1, b - 1)) if _is_array(b) else _dpow(a, b)
-        ),
-        lambda a, y: pick(a == 0, 0, y * log(pick(a == 0, 1, a))),
+        lambda a, b: _dpow(a, b),
+        lambda g, a, y: _to_exponent(g, conjugate(_dexponent(a, y)), a, y),
     ],
     singular=True,
+    jvp=lambda da, db, a, b, y: total(
+        term
+        for term in (
+            None if da is None else scaled(da, _dpow(a, b)),
+            None if db is None else _to_exponent(db, _dexponent(a, y), a, y),
+        )
+        if term is not None
+    ),
 )
 floor_divide = elementwise(
     "floor_divide",
@@ -127,9 +134,30 @@ def _is_array(x: Any) -> bool:
     return hasattr(x, "shape")
 
 
-def _dpow(a: Any, b: float) -> Any:
-    """d(aᵇ)/da for a Python number b, without 0·∞ at b = 0."""
+def _dpow(a: Any, b: Any) -> Any:
+    """d(aᵇ)/da, without 0·∞ at b = 0."""
+    if _is_array(b):
+        b = where(a == 0, data_of(b), b)  # at base 0 all derivatives in the exponent are 0
+        flat = logical_and(a == 0, b == 0)
+        return where(flat, 0, b * a ** where(flat, 1, b - 1))
     return 0.0 if b == 0 else b if b == 1 else b * a ** (b - 1)
+
+
+def _dexponent(a: Any, y: Any) -> Any:
+    if y.dtype.kind == "c":
+        a = a + 0j  # the logarithm of a negative number is complex
+    return where(a == 0, 0, y * log(where(a == 0, 1, a)))
+
+
+def _to_exponent(d: Any, factor: Any, a: Any, y: Any) -> Any:
+    if y.dtype.kind != "c":
+        power = still(y)
+        moves = logical_and(still(a) < 0, still(d) != 0)
+        rule = "a power of a negative number is no function of its exponent"
+        hint = "abs(x) ** p, or p.detach()"
+        # Where it was NaN already, the forward pass has said so.
+        d = refuse(d, logical_and(moves, power == power), owner="pow", rule=rule, hint=hint)
+    return scaled(d, factor)
 
 
 # Complex numbers. The gradient of a real loss is dL/dRe + i·dL/dIm, as PyTorch's.
@@ -160,8 +188,13 @@ sqrt = elementwise("sqrt", lambda xp, x: xp.sqrt(x), [lambda y: 0.5 / y], singul
 logaddexp = elementwise(
     "logaddexp",
     lambda xp, a, b: xp.logaddexp(a, b),
-    [lambda a, b: sigmoid(a - b), lambda a, b: sigmoid(b - a)],
+    [lambda a, b, y: _part(a, b, y), lambda a, b, y: _part(b, a, y)],
 )
+
+
+def _part(a: Any, b: Any, y: Any) -> Any:
+    """e^a / (e^a + e^b); of nothing at all, where both are −∞, it is 0."""
+    return sigmoid(pick(y == -math.inf, -math.inf, a - b))
 
 
 def _bessel(xp: Any, x: Any, order: int) -> Any:
@@ -204,7 +237,11 @@ acos = elementwise(
 atan = elementwise("atan", lambda xp, x: xp.arctan(x), [lambda x: 1 / (1 + x * x)])
 asinh = elementwise("asinh", lambda xp, x: xp.arcsinh(x), [lambda x: 1 / sqrt(1 + x * x)])
 acosh = elementwise(
-    "acosh", lambda xp, x: xp.arccosh(x), [lambda x: 1 / (sqrt(x - 1) * sqrt(x + 1))], singular=True
+    # Divided twice: √(x−1)√(x+1) has a derivative of 0·∞ at 1, and √(x²−1) another complex branch.
+    "acosh",
+    lambda xp, x: xp.arccosh(x),
+    [lambda x: 1 / sqrt(x - 1) / sqrt(x + 1)],
+    singular=True,
 )
 atanh = elementwise(
     "atanh", lambda xp, x: xp.arctanh(x), [lambda x: 1 / (1 - x * x)], singular=True
@@ -212,14 +249,23 @@ atanh = elementwise(
 atan2 = elementwise(
     "atan2",
     lambda xp, a, b: xp.arctan2(a, b),
-    [lambda a, b: b / (a * a + b * b), lambda a, b: -a / (a * a + b * b)],
-    singular=True,
+    [lambda a, b: _across(b, hypot(a, b)), lambda a, b: -_across(a, hypot(a, b))],
 )
 hypot = elementwise(
     "hypot",
     lambda xp, a, b: xp.hypot(a, b),
-    [lambda a, y: a / pick(y == 0, 1, y), lambda b, y: b / pick(y == 0, 1, y)],  # 0 at the origin
+    [lambda a, y: a / _length(y), lambda b, y: b / _length(y)],
 )
+
+
+def _length(y: Any) -> Any:
+    """∞ for 0: at the origin all derivatives of hypot and atan2 are 0."""
+    return pick(y == 0, math.inf, y)
+
+
+def _across(a: Any, y: Any) -> Any:
+    return a / _length(y) / _length(y)  # y² could under- or overflow
+
 
 # Selection. Ties share the gradient evenly.
 
@@ -252,6 +298,25 @@ clip = elementwise(
         lambda g, x, lo: where(x < lo, g, 0),
         lambda g, x, hi: where(x > hi, g, 0),
     ],
+)
+
+# What a rule refuses
+
+
+def _refuse(x: Any, bad: Any, owner: str, rule: str, hint: str) -> Any:
+    if bad.any():
+        raise GradientError(message(owner, rule, hint=hint))
+    return x
+
+
+# x itself; an error where ``bad`` is true of a value. An op, so that a compiled step, which has no
+# values while it is recorded, looks at each replay.
+refuse = Op(
+    "refuse",
+    lambda xp, x, bad, *, owner, rule, hint: _refuse(x, bad, owner, rule, hint),
+    lambda x, bad, *, owner, rule, hint: x,
+    vjp=[lambda g: g, None],
+    jvp=lambda dx: dx,
 )
 
 # Comparison and logic: no derivative

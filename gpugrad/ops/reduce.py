@@ -176,7 +176,7 @@ def _real_dtype(x: Aval, *, axis: tuple[int, ...], keepdims: bool) -> Aval:
 
 def _unit(x: Any, y: Any, axis: tuple[int, ...]) -> Any:
     kept = _kept(y, x.shape, axis)
-    return x / where(kept == 0, 1, kept)  # the subgradient at 0 is 0
+    return x / where(kept == 0, np.inf, kept)  # at 0 all derivatives are 0
 
 
 def _norm_tangent(dx: Any, x: Any, y: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
@@ -204,7 +204,8 @@ def _logsumexp(xp: Any, x: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
 
 
 def _softmax_of(x: Any, y: Any, axis: tuple[int, ...]) -> Any:
-    return exp(x - _kept(y, x.shape, axis))
+    kept = _kept(y, x.shape, axis)
+    return exp(x - where(kept == -np.inf, 0, kept))  # of nothing at all, −∞ throughout, it is 0
 
 
 def _lse_tangent(dx: Any, x: Any, y: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:

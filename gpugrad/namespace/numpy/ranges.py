@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from gpugrad.errors import BoundsError, message
 from gpugrad.late import functions, ops
 from gpugrad.namespace.creation import asarray
 from gpugrad.namespace.lifting import constant, floating, together
@@ -56,7 +57,13 @@ def logspace(
 
 
 def geomspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, axis: int = 0) -> Tensor:
-    """``num`` values from ``start`` to ``stop``, each the same multiple of the one before."""
+    """``num`` values from ``start`` to ``stop``, each the same multiple of the one before.
+
+    Neither end can be 0: `BoundsError`.
+    """
     start, stop = functions.broadcast_arrays(*_ends(start, stop))
+    if bool(functions.any((start == 0) | (stop == 0))):
+        rule, got = "no multiple leads to or from 0", f"start: {start}, stop: {stop}"
+        raise BoundsError(message("geomspace", rule, got, "gg.linspace"))
     y = start * (stop / start) ** _parts(num, endpoint, start)
     return functions.moveaxis(y, 0, axis)

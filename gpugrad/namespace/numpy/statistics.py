@@ -214,8 +214,16 @@ def _degrees(there: Tensor, axis: Axis, keepdims: bool, dtype: Any, ddof: float 
 
 
 def _centred(x: Tensor, there: Tensor, axis: Axis) -> Tensor:
+    # Counted from one of them, equal values are exactly their mean.
+    x = ops.where(there, x - _lowest(x.detach(), there, axis), 0)
     mean = functions.sum(x, axis=axis, keepdims=True) / _degrees(there, axis, True, x.dtype)
     return ops.where(there, x - mean, 0)
+
+
+def _lowest(x: Tensor, there: Tensor, axis: Axis) -> Any:
+    if x.dtype.kind == "c":
+        return _lowest(ops.real(x), there, axis) + 1j * _lowest(ops.imag(x), there, axis)
+    return functions.min(ops.where(there, x, np.inf), axis=axis, keepdims=True) if x.size else 0
 
 
 def _nan_extreme(f: Any, worst: float, a: Any, axis: Axis, keepdims: bool) -> Tensor:
