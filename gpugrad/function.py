@@ -127,7 +127,11 @@ def _run_backward(
     outputs = saved[-1]
     ctx._saved = tuple(_boxed(outputs[x]) if isinstance(x, int) else x for x in kept)
     try:
-        given = cls.backward(ctx, *[_boxed(c) for c in g])
+        whole = [
+            functions.zeros_like(_boxed(y)) if c is None else c
+            for y, c in zip(outputs, g, strict=True)
+        ]
+        given = cls.backward(ctx, *map(_boxed, whole))
     finally:
         ctx._saved = ()
     cotangents = given if isinstance(given, (tuple, list)) else (given,)
@@ -193,7 +197,9 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
             # When this pass is recorded the inputs stay tied to the tape, for a second derivative.
             again, nodes, _ = run(given if state.grad else [x.detach() for x in given])
             seeds = [
-                (y._node, _boxed(c)) for y, c in zip(again, g, strict=True) if y._node is not None
+                (y._node, _boxed(c))
+                for y, c in zip(again, g, strict=True)
+                if y._node is not None and c is not None
             ]
             return gradients(seeds, [*nodes, *captured])
 

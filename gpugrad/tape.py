@@ -195,8 +195,8 @@ class Pass:
         if node.op is PART:
             self.gather(node, g)
             return
-        if type(g) is dict:
-            g = self.all_parts(node, g)
+        if type(g) is dict:  # of several outputs, in their order; None where nothing flows back
+            g = tuple([g.get(i) for i in range(len(node.shape))])
         saved: Any = node.saved
         if self.check:
             check.before(node)
@@ -234,18 +234,6 @@ class Pass:
             given = self.cotangents.setdefault(parent, {})
             i = node.params["index"]  # more nodes than one stand for an output that a rule has read
             given[i] = given[i] + g if i in given else g
-
-    def all_parts(self, node: Node, given: dict[int, Cotangent]) -> tuple[Cotangent, ...]:
-        """A cotangent for every output of an op with several; zeros where none came."""
-        some = next(iter(given.values()))
-        xp = backend.of(concrete(some._data if type(some) is Tensor else some)).xp
-        zeros = [xp.zeros(s, d) for s, d in zip(node.shape, node.dtype, strict=True)]
-        return tuple(
-            [
-                given[i] if i in given else made(zero) if self.record else zero
-                for i, zero in enumerate(zeros)
-            ]
-        )
 
     def fused(self, node: Node, g: Cotangent) -> bool:
         """Run the first row of the fusion table that matches at ``node``, if one does."""

@@ -219,17 +219,16 @@ case(
 )
 case(
     "over",
-    lambda x, d: ops.over(x, d * d + 1, x, owner="eigh"),
+    lambda x, d: ops.over(x, d * d + 1, x, owner="eigh", free=False),
     lambda x, d: x / (d * d + 1),
     real(3, 3),
     real(3, 3),
 )
 case(
-    "distinct",
-    lambda v, w: ops.distinct(v, w, owner="eigh") * w,
-    lambda v, w: v * w,
+    "once",
+    lambda x: ops.once(x, np.zeros(3, bool), owner="eigh") * x,
+    lambda x: x * x,
     real(3, 3),
-    np.array([1.0, 2.0, 4.0]),
 )
 
 # Norms

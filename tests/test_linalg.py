@@ -241,6 +241,136 @@ def test_subspaces_of_equal_eigenvalues_have_a_derivative() -> None:
     check_gradient(loss, x)
 
 
+def _matrix_function(f: Any) -> Any:
+    """``V f(w) Vᵀ`` of a symmetric matrix."""
+
+    def apply(x: Any) -> Any:
+        w, v = la.eigh((x + x.mT) * 0.5)
+        return (v * f(w)[..., None, :]) @ v.mT
+
+    return apply
+
+
+@pytest.mark.parametrize("f", [gg.exp, gg.log, gg.sqrt, lambda w: w * 1])
+def test_functions_of_values_and_vectors_raise_at_equal_ones(f: Any) -> None:
+    """Their derivative contains f′, which no cotangent tells; 0 / 0 = 0 would leave it out.
+
+    Neither gap nor cotangent has a NaN to show: at I the logarithm sends 0 back to the vectors.
+    """
+    weights = real(3, 3)
+
+    def loss(x: Any) -> Any:
+        return (_matrix_function(f)(x) * weights).sum()
+
+    for x in (np.eye(3), with_spectrum([1.0, 1.0, 3.0])):
+        with pytest.raises(GradientError, match=r"\[eigh\] a loss that sees equal"):
+            gg.grad(loss)(x)
+        with pytest.raises(GradientError, match=r"\[eigh\]"):
+            gg.jvp(loss, (x,), (real(3, 3),))
+        with pytest.raises(GradientError, match=r"\[eigh\]"):
+            gg.hvp(loss, (x,), (real(3, 3),))
+    gg.testing.gradcheck(loss, [with_spectrum([1.0, 2.0, 3.5])])
+
+
+def test_the_same_of_svd_and_eig() -> None:
+    weights = real(3, 3)
+
+    def rebuilt(x: Any) -> Any:
+        u, s, vh = la.svd(x, full_matrices=False)
+        return ((u * s[..., None, :]) @ vh * weights[: x.shape[0], : x.shape[1]]).sum()
+
+    for x in (np.eye(3), with_singular_values(3, 2, (2.0, 2.0)), np.eye(3)[:, :2] * [1.0, 0.0]):
+        with pytest.raises(GradientError, match=r"\[svd\] a loss that sees equal"):
+            gg.grad(rebuilt)(x)
+
+    def powers(x: Any) -> Any:
+        w, v = la.eig(x)
+        return gg.real((la.solve(v.mT, (v * w[None, :]).mT).mT * weights).sum())
+
+    with pytest.raises(GradientError, match=r"\[eig\] a loss that sees equal"):
+        gg.grad(powers)(np.eye(3))
+    np.testing.assert_allclose(gg.grad(powers)(np.diag([1.0, 2, 4])), weights, atol=1e-12)
+
+
+def test_values_and_vectors_in_calls_of_their_own() -> None:
+    """What the message advises."""
+    x, weights = with_spectrum([1.0, 1.0, 3.0]), real(3, 3)
+
+    def loss(x: Any) -> Any:
+        x = (x + x.mT) * 0.5
+        v = la.eigh(x).eigenvectors[:, :2]
+        return (la.eigh(x).eigenvalues ** 3).sum() + (v @ v.mT * weights).sum()
+
+    check_gradient(loss, x)
+
+
+def test_functions_of_all_factors_where_one_singular_value_is_zero() -> None:
+    """A value that changes sign there: the matrix rebuilt has the identity for derivative."""
+    x, weights, dx = with_singular_values(3, 3, (2.0, 1.0, 0.0)), real(3, 3), real(3, 3)
+
+    def rebuilt(x: Any) -> Any:
+        u, s, vh = la.svd(x)
+        return (u * s[None, :]) @ vh
+
+    np.testing.assert_allclose(gg.jvp(rebuilt, (x,), (dx,))[1], dx, atol=1e-12)
+    got = gg.grad(lambda x: (rebuilt(x) * weights).sum())(x)
+    np.testing.assert_allclose(got, weights, atol=1e-12)
+    for square in (lambda x: (rebuilt(x) ** 2).sum(), lambda x: (la.svd(x).S ** 2).sum()):
+        np.testing.assert_allclose(gg.hvp(square, (x,), (dx,))[0], 2 * dx, atol=1e-10)
+
+
+def numerical_hvp(f: Any, x: Any, dx: Any, eps: float = 1e-5) -> Any:
+    return (gg.grad(f)(x + eps * dx) - gg.grad(f)(x - eps * dx)) / (2 * eps)
+
+
+def reverse_hvp(f: Any, x: Any, dx: Any) -> Any:
+    return gg.grad(lambda x: (gg.grad(f)(x) * dx).sum())(x)
+
+
+@pytest.mark.parametrize(
+    ("f", "x"),
+    [
+        (lambda x: la.eigvalsh(herm(x))[-1], with_spectrum([1.0, 1.0, 3.0])),
+        (lambda x: la.eigh(herm(x))[0][0], with_spectrum([1.0, 3.0, 5.0])),
+        (lambda x: la.eigvalsh(herm(x))[1:].sum(), with_spectrum([1.0, 2.0, 2.0])),
+        (lambda x: la.eigvalsh(herm(x)).sum(), np.eye(3)),
+        (lambda x: gg.real(la.eigvals(x)).max(), np.diag([1.0, 1.0, 3.0])),
+        (lambda x: la.matrix_norm(x, ord="nuc"), with_singular_values(3, 3, (2.0, 2.0, 2.0))),
+        (lambda x: la.matrix_norm(x, ord=2), with_singular_values(3, 3, (2.0, 0.0, 0.0))),
+        (lambda x: la.matrix_norm(x, ord=2), with_singular_values(3, 2, (2.0, 0.0))),
+        (lambda x: la.matrix_norm(x, ord=2), with_singular_values(2, 3, (2.0, 0.0))),
+    ],
+)
+def test_second_derivatives_that_do_exist_at_equal_values(f: Any, x: Any) -> None:
+    """Linear in the values, and blind to which of the equal ones is which."""
+    dx = real(*x.shape)
+    want = numerical_hvp(f, x, dx)
+    np.testing.assert_allclose(gg.hvp(f, (x,), (dx,))[0], want, 1e-6, 1e-8)
+    np.testing.assert_allclose(reverse_hvp(f, x, dx), want, 1e-6, 1e-8)
+
+
+def test_third_derivatives_at_equal_values_raise() -> None:
+    x, dx = with_spectrum([1.0, 1.0, 3.0]), real(3, 3)
+
+    def bend(x: Any) -> Any:
+        return (reverse_hvp(lambda x: la.eigvalsh(herm(x))[-1], x, dx) * dx).sum()
+
+    with pytest.raises(GradientError, match=r"\[eigvalsh\] no derivative of this order"):
+        gg.grad(bend)(x)
+
+
+def test_second_derivatives_of_values_at_zero_raise() -> None:
+    """Σs² has one, which the subgradient 0 of s cannot know; svd's signed values do."""
+    x, dx = with_singular_values(3, 3, (2.0, 1.0, 0.0)), real(3, 3)
+
+    def f(x: Any) -> Any:
+        return (la.svdvals(x) ** 2).sum()
+
+    for hvp in (lambda: gg.hvp(f, (x,), (dx,)), lambda: reverse_hvp(f, x, dx)):
+        with pytest.raises(GradientError, match=r"\[svdvals\].*equal or 0; try svd\(x\)\.S"):
+            hvp()
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e-8, 1e8])
 def test_eigenvectors_of_equal_eigenvalues_raise(scale: float) -> None:
     x, weights = scale * with_spectrum([1.0, 1.0, 3.0]), real(3, 3)
@@ -388,8 +518,25 @@ def test_slogdet_of_singular_matrix() -> None:
     x = np.array([[1.0, 2.0], [2.0, 4.0]])
     sign, log = la.slogdet(gg.asarray(x))
     assert (sign.item(), log.item()) == (0.0, -np.inf)
-    with pytest.raises(GpugradError, match="singular"):
-        gg.grad(lambda x: la.slogdet(x)[1])(x)
+    for derivative in (gg.grad, lambda f: lambda x: gg.jvp(f, (x,), (x,))):
+        with pytest.raises(GradientError, match=r"\[slogdet\].*singular.*try det"):
+            derivative(lambda x: la.slogdet(x)[1])(x)
+
+
+def test_pinv_at_constant_rank() -> None:
+    """A path of matrices of rank 2; beyond it there is no derivative, so no second one either."""
+    u, v, du = real(4, 2), real(2, 3), real(4, 2)
+    x, dx, weights = u @ v, du @ v, real(3, 4)
+
+    def loss(x: Any) -> Any:
+        return (la.pinv(x, rtol=1e-10) * weights).sum()
+
+    want = gg.testing.numerical_jvp(lambda u: loss(u @ v), [u], [du])
+    np.testing.assert_allclose((gg.grad(loss)(x) * dx).sum(), want, 1e-6)
+    np.testing.assert_allclose(gg.jvp(loss, (x,), (dx,))[1], want, 1e-6)
+    for hvp in (lambda: gg.hvp(loss, (x,), (dx,)), lambda: reverse_hvp(loss, x, dx)):
+        with pytest.raises(GradientError, match=r"\[pinv\] no second derivative.*rank"):
+            hvp()
 
 
 def test_solve_shares_one_factorisation_for_both_cotangents() -> None:

@@ -64,14 +64,20 @@ def eigh(x: Any, /, UPLO: str = "L") -> EighResult:
     Eigenvectors are known up to sign (complex: phase), and within a space of equal eigenvalues up
     to a rotation. A loss must not depend on that choice: where it does so the derivative does not
     exist and `GradientError` is raised. One of the eigenvalues alone never divides by their gaps.
-    Second derivatives, and jvp, raise at equal eigenvalues; for jvp of eigenvalues alone there is
-    `eigvalsh`. Eigenvalues within 10 n rounding units of the largest count as equal.
+
+    At equal eigenvalues (within 10 n rounding units of the largest) a loss of vectors alone that
+    sees the whole space they span has its derivative; so has one of the values alone. A loss of
+    both, like a matrix function ``(v * f(w)) @ v.mT``, raises `GradientError` there, as what flows
+    back to w and v does not say how f goes on; the sum of one of values and one of vectors can take
+    each from an `eigh` of its own. jvp, which cannot know the loss, raises too: for values alone
+    there is `eigvalsh`. Second derivatives raise, but for those of losses linear in the values that
+    treat equal ones alike.
 
     >>> import gpugrad as gg
     >>> gg.linalg.eigh(gg.asarray([[2.0, 0.0], [0.0, 1.0]])).eigenvalues.tolist()
     [1.0, 2.0]
     """
-    return EighResult(*ops.eigh(_lower("eigh", x, UPLO)))
+    return EighResult(*ops.eigh(_lower("eigh", x, UPLO), owner="eigh"))
 
 
 def _lower(op: str, x: Any, triangle: str) -> Tensor:
@@ -87,7 +93,7 @@ def eigvalsh(x: Any, /, UPLO: str = "L") -> Tensor:
     """Eigenvalues of Hermitian matrices (…, n, n), ascending; triangles as in `eigh`.
 
     At equal eigenvalues the gradient is exact for a loss that treats these alike (their sum, say),
-    else a subgradient; second derivatives raise there.
+    else a subgradient. Second derivatives raise there, as in `eigh`.
 
     >>> import gpugrad as gg
     >>> gg.grad(lambda x: gg.linalg.eigvalsh(x).sum())(gg.eye(2)).tolist()
@@ -100,14 +106,14 @@ def eig(x: Any, /) -> EigResult:
     """Eigenvalues and eigenvectors of general matrices (…, n, n); always complex.
 
     Eigenvectors have length 1 and an arbitrary phase, on which a loss must not depend. At equal
-    eigenvalues their derivative does not exist and raises `GradientError`, as does any derivative
-    of a matrix without a full set of eigenvectors.
+    eigenvalues the rules are those of `eigh`. Any derivative of a matrix without a full set of
+    eigenvectors raises `GradientError`.
 
     >>> import gpugrad as gg
     >>> gg.linalg.eig(gg.asarray([[0.0, 1.0], [-1.0, 0.0]])).eigenvalues.dtype
     dtype('complex64')
     """
-    return EigResult(*ops.eig(floats("eig", x)))
+    return EigResult(*ops.eig(floats("eig", x), owner="eig"))
 
 
 def eigvals(x: Any, /) -> Tensor:
@@ -148,8 +154,10 @@ def svd(x: Any, /, full_matrices: bool = True) -> SVDResult:
 
     U is (…, m, m), Vh (…, n, n), with ``full_matrices=False`` (…, m, k) and (…, k, n), k =
     min(m, n). Singular vectors are known up to a common sign or phase, and up to rotations where
-    singular values are equal or 0; the rules for a loss are those of `eigh`. The additional columns
-    of full matrices have no derivative, and neither has jvp of full non-square ones.
+    singular values are equal or, of a matrix that is not square, 0; the rules for a loss are those
+    of `eigh`. A single value that is 0 counts as one that changes sign there, which is right for
+    functions of all three factors; `svdvals` has its corner. The additional columns of full
+    matrices have no derivative, and neither has jvp of full non-square ones.
 
     >>> import gpugrad as gg
     >>> gg.linalg.svd(gg.asarray([[0.0, 2.0], [1.0, 0.0]])).S.tolist()
@@ -157,14 +165,16 @@ def svd(x: Any, /, full_matrices: bool = True) -> SVDResult:
     """
     x = floats("svd", x)
     square = x.ndim >= 2 and x.shape[-1] == x.shape[-2]
-    return SVDResult(*ops.svd(x, full=full_matrices and not square))
+    return SVDResult(*ops.svd(x, full=full_matrices and not square, owner="svd"))
 
 
 def svdvals(x: Any, /) -> Tensor:
     """Singular values of (…, m, n) matrices, descending.
 
     One that is 0 has a corner like that of |x|; its subgradient here is 0. At equal values the
-    gradient is exact for a loss that treats these alike; second derivatives raise there.
+    gradient is exact for a loss that treats these alike, else a subgradient. Second derivatives
+    raise `GradientError` at equal values and at 0, but for those of losses linear in the values
+    that treat equal ones alike: the nuclear norm, the spectral norm.
 
     >>> import gpugrad as gg
     >>> gg.linalg.svdvals(gg.asarray([[3.0, 0.0], [0.0, -4.0]])).tolist()

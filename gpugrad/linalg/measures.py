@@ -33,7 +33,7 @@ def det(x: Any, /) -> Tensor:
 def slogdet(x: Any, /) -> "SlogdetResult":
     """Sign and logarithm of the absolute value of the determinant, which may itself overflow.
 
-    A singular matrix has sign 0 and logarithm −∞; differentiating there raises `LinAlgError`.
+    A singular matrix has sign 0 and logarithm −∞; differentiating there raises `GradientError`.
 
     >>> import gpugrad as gg
     >>> gg.linalg.slogdet(gg.eye(2)).logabsdet.item()

@@ -65,7 +65,8 @@ def pinv(x: Any, /, *, rtol: Any = None) -> Tensor:
 
     Singular values of at most ``rtol`` times the largest count as 0; ``rtol`` is a number or one
     for each matrix, by default ``max(m, n)`` times the rounding unit. The derivative is that at
-    constant rank (Golub and Pereyra 1973): where the rank changes, pinv jumps and has none.
+    constant rank (Golub and Pereyra 1973): where the rank changes, pinv jumps and has none. Second
+    derivatives raise `GradientError` where the rank is not full.
 
     >>> import gpugrad as gg
     >>> gg.linalg.pinv(gg.asarray([[2.0, 0.0], [0.0, 0.0]])).tolist()

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from gpugrad.aval import Aval
-from gpugrad.op import Op
-from gpugrad.ops.elementwise import conj, imag, real
+from gpugrad.op import Op, still
+from gpugrad.ops.elementwise import conj, imag, real, refuse
 from gpugrad.ops.linalg.matrices import (
     adjoint,
     call,
@@ -116,13 +116,20 @@ def _slogdet(xp: Any, x: Any) -> Any:
 
 def _slogdet_cotangent(g: Any, x: Any, y: Any) -> Any:
     g_sign, q = g
-    if x.dtype.kind == "c":
+    x, q = _regular(x, y), y[1] * 0 if q is None else q
+    if x.dtype.kind == "c" and g_sign is not None:
         q = q - 1j * imag(conj(g_sign) * y[0])
     return q[..., None, None] * adjoint(inv(x))
 
 
+def _regular(x: Any, y: Any) -> Any:
+    """``x``; an error where it is singular."""
+    rule = "the logarithm of |det| of a singular matrix, −∞, has no derivative"
+    return refuse(x, still(y[0]) == 0, owner="slogdet", rule=rule, hint="det(x)")
+
+
 def _slogdet_tangent(dx: Any, x: Any, y: Any) -> Any:
-    rate = trace(solve(x, dx))[..., 0, 0]
+    rate = trace(solve(_regular(x, y), dx))[..., 0, 0]
     if x.dtype.kind != "c":
         return None, rate
     return 1j * imag(rate) * y[0], real(rate)

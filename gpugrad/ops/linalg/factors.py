@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from gpugrad.aval import Aval
-from gpugrad.errors import GradientError, ShapeError, message
-from gpugrad.op import Op, data_of
+from gpugrad.errors import ShapeError, message
+from gpugrad.op import Op, still
+from gpugrad.ops.elementwise import refuse
 from gpugrad.ops.linalg.matrices import (
     adjoint,
     call,
@@ -14,7 +15,7 @@ from gpugrad.ops.linalg.matrices import (
     identity,
     no_basis,
     on_square,
-    refuse_basis,
+    within_range,
 )
 from gpugrad.ops.linalg.systems import solve
 from gpugrad.ops.matrix import matmul
@@ -55,13 +56,15 @@ def _qr_aval(x: Aval, *, mode: str) -> Any:
     return Aval((*batch, m, k), x.dtype), Aval((*batch, k, n), x.dtype)
 
 
-def _full_rank(r: Any) -> None:
-    d = abs(data_of(diagonal(r, k=0)))
-    if d.size:
-        eps = np.finfo(d.dtype).eps * d.shape[-1]
-        if (d <= eps * d.max(axis=-1, keepdims=True)).any():
-            rule = "a matrix without full column rank has no derivative here"
-            raise GradientError(message("qr", rule, r.shape, "svd(x)"))
+def _full_rank(r: Any) -> Any:
+    """``r``; an error where it is singular."""
+    d = abs(diagonal(still(r), k=0))
+    if not d.size:
+        return r
+    eps = float(np.finfo(d.dtype).eps) * d.shape[-1]
+    rule = "a matrix without full column rank has no derivative here"
+    bad = d <= d.max(axis=-1, keepdims=True) * eps
+    return refuse(r, bad, owner="qr", rule=rule, hint="svd(x)")
 
 
 def _upper(x: Any) -> Any:
@@ -71,11 +74,12 @@ def _upper(x: Any) -> Any:
 
 def _qr_cotangent(g: Any, y: Any) -> Any:
     (q, r), (gq, gr) = y, g
+    gq, gr = q * 0 if gq is None else gq, r * 0 if gr is None else gr
     n = r.shape[-1]
     if q.shape[-1] > n:
-        refuse_basis("qr", gq[..., n:], "mode='reduced'")
-        q, r, gq, gr = q[..., :n], r[..., :n, :], gq[..., :n], gr[..., :n, :]
-    _full_rank(r)
+        gq = within_range(gq, n, "qr", "mode='reduced'")
+        q, r, gr = q[..., :n], r[..., :n, :], gr[..., :n, :]
+    r = _full_rank(r)
     s = triangle(matmul(gr, adjoint(r)) - matmul(adjoint(q), gq), k=0, lower=False)
     s = (s + adjoint(s)) * (1 - 0.5 * identity(s))
     return adjoint(solve(r, adjoint(gq + matmul(q, s))))
@@ -85,7 +89,7 @@ def _qr_tangent(dx: Any, y: Any) -> Any:
     q, r = y
     if q.shape[-1] > r.shape[-1]:
         raise no_basis("qr", "mode='reduced'")
-    _full_rank(r)
+    r = _full_rank(r)
     w = adjoint(solve(adjoint(r), adjoint(dx)))
     t = _upper(matmul(adjoint(q), w))
     return w - matmul(q, t), matmul(t, r)

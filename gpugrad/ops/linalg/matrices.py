@@ -12,7 +12,8 @@ from gpugrad import backend
 from gpugrad.aval import Aval, Shape
 from gpugrad.errors import DeviceError, GradientError, LinAlgError, ShapeError, message
 from gpugrad.node import Dual
-from gpugrad.op import data_of
+from gpugrad.op import data_of, still
+from gpugrad.ops.elementwise import refuse
 from gpugrad.ops.matrix import matmul
 from gpugrad.ops.reduce import sum_
 from gpugrad.ops.shape import diagonal
@@ -57,11 +58,9 @@ def trace(x: Any) -> Any:
     return sum_(diagonal(x, k=0), axis=(x.ndim - 2,), keepdims=True)[..., None]
 
 
-def absent(g: Any) -> bool:
-    """Whether a cotangent is zero and can be nothing else: nothing flows through this output."""
-    if type(g) is Tensor and (g._node is not None or type(g._data) is Dual):
-        return False
-    return not data_of(g).any()
+def varies(g: Any) -> bool:
+    """Whether a cotangent itself depends on something that is being differentiated."""
+    return type(g) is Tensor and (g._node is not None or type(g._data) is Dual)
 
 
 # Calls into the array library
@@ -132,10 +131,15 @@ def on_square(name: str) -> tuple[Callable[..., Any], Callable[..., Aval]]:
 
 
 def no_basis(name: str, hint: str) -> GradientError:
-    rule = "the columns beyond the range are any basis of the rest, and have no derivative"
-    return GradientError(message(name, rule, hint=hint))
+    return GradientError(message(name, _NO_BASIS, hint=hint))
 
 
-def refuse_basis(name: str, g: Any, hint: str) -> None:
-    if data_of(g).any():
-        raise no_basis(name, hint)
+_NO_BASIS = "the columns beyond the range are any basis of the rest, and have no derivative"
+
+
+def within_range(g: Any, k: int, name: str, hint: str) -> Any:
+    """The cotangent of the first ``k`` columns; an error where the others have one."""
+    if g is None:
+        return None
+    beyond = still(g)[..., k:] != 0
+    return refuse(g[..., :k], beyond, owner=name, rule=_NO_BASIS, hint=hint)

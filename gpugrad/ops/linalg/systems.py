@@ -1,4 +1,4 @@
-"""Linear systems and inverses. Imports op, rules and `matrices`."""
+"""Linear systems and inverses. Imports op, rules, `matrices` and `gaps`."""
 
 from typing import Any
 
@@ -6,8 +6,10 @@ import numpy as np
 
 from gpugrad.aval import Aval, broadcast, promote
 from gpugrad.errors import ShapeError, message
-from gpugrad.op import Op
-from gpugrad.ops.linalg.matrices import adjoint, call, columns, on_square, product, square
+from gpugrad.op import Op, still
+from gpugrad.ops.elementwise import real
+from gpugrad.ops.linalg.gaps import once
+from gpugrad.ops.linalg.matrices import adjoint, call, columns, on_square, product, square, trace
 from gpugrad.ops.matrix import matmul
 from gpugrad.ops.shape import batch_of
 from gpugrad.rules import OUTPUT, Joint, total
@@ -66,7 +68,14 @@ def _pinv(xp: Any, x: Any, rtol: Any) -> Any:
     return xp.matmul(scaled, adjoint(u)).astype(x.dtype, copy=False)
 
 
+def _known_rank(x: Any, y: Any) -> Any:
+    """``y``, which may be differentiated again only where its rank cannot fall."""
+    rank = real(trace(matmul(still(x), still(y))))  # of a projector
+    return once(y, rank < min(x.shape[-2:]) - 0.5, owner="pinv")
+
+
 def _pinv_tangent(dx: Any, x: Any, y: Any) -> Any:
+    y = _known_rank(x, y)
     yh, dh = adjoint(y), adjoint(dx)
     left = product(y, yh, dh)
     right = product(dh, yh, y)
@@ -74,6 +83,7 @@ def _pinv_tangent(dx: Any, x: Any, y: Any) -> Any:
 
 
 def _pinv_cotangent(g: Any, x: Any, y: Any) -> Any:
+    y = _known_rank(x, y)
     yh, gh = adjoint(y), adjoint(g)
     left = product(gh, y, yh)
     right = product(yh, y, gh)
