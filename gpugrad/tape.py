@@ -19,7 +19,7 @@ from gpugrad.node import PART, Node, Tangled, concrete, live
 from gpugrad.ops.index import Piece
 from gpugrad.rules import Joint
 from gpugrad.state import grad_mode, state
-from gpugrad.tensor import Tensor, made, parts
+from gpugrad.tensor import Tensor, parts
 
 Cotangent = Any  # a bare array, or a Tensor while the pass itself is being recorded
 
