@@ -7,7 +7,9 @@ derivatives of each.
 import inspect
 import math
 import operator
+import os
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -580,7 +582,57 @@ def test_write_through_a_numpy_view():
     assert x.grad.tolist() == [6]
 
 
-# Aliased gradients, second backward, deep graphs, retained graphs, threads: tests/test_tape.py
+# Aliased gradients, second backward, deep graphs, retained graphs, threads, odd strides:
+# tests/test_tape.py. An array that its owner changes: tests/test_check.py
+
+
+# TF32 (pytorch #67384): float32 means float32
+
+
+def test_products_of_float32_are_float32(device):
+    """TF32 keeps 10 bits and would be off by 1e-3 or so; 1e-6 is what rounding to 24 bits leaves."""
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 64, 256)).astype(np.float32)
+    want = a.astype(np.float64) @ b.T.astype(np.float64)
+    for x, y in [(a, b.T), (np.stack([a, a]), b.T)]:
+        got = gg.asarray(x) @ gg.asarray(y)
+        np.testing.assert_allclose(got.to("cpu").numpy() - want, 0, atol=1e-4)
+        x, y = leaf(x), leaf(y)
+        (x @ y).sum().backward()
+        exact = np.broadcast_to(b.astype(np.float64).sum(0), x.shape)
+        np.testing.assert_allclose(x.grad.to("cpu").numpy() - exact, 0, atol=1e-4)
+
+
+# Fork after CUDA (pytorch #2517, #30900); the native pool after a fork: tests/test_native.py
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_fork_after_use(device):
+    """The CPU works in the child. CUDA cannot, and says what to do; only the parent keeps it."""
+    x = leaf([1.0, 2.0])
+    (x * x).sum().backward()
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of the threads that a fork leaves
+        child = os.fork()
+    if child == 0:
+        answer = "nothing"
+        try:
+            answer = str(gg.grad(lambda x: (x * x).sum())(x.detach()).tolist())
+        except BaseException as error:
+            answer = f"{type(error).__name__}: {error}"
+        finally:
+            os.write(writer, answer.encode())
+            os._exit(0)
+    os.waitpid(child, 0)
+    answer = os.read(reader, 10_000).decode()
+    os.close(reader)
+    os.close(writer)
+    if device == "cpu":
+        assert answer == "[2.0, 4.0]"
+    else:
+        assert re.match(r"DeviceError: \[device\] CUDA does not survive a fork, .*spawn", answer)
+    assert gg.grad(lambda x: (x * x).sum())(x.detach()).tolist() == [2, 4]
 
 
 # Messages: [op] rule; got …; try …

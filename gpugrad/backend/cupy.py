@@ -4,6 +4,7 @@ Imports errors, launch and the array library. What NumPy raises on, CuPy often w
 checks that make both raise stand here.
 """
 
+import os
 from types import ModuleType
 from typing import Any
 
@@ -41,9 +42,25 @@ def device_count() -> int:
 _backends: dict[int, "CupyBackend"] = {}
 
 
+_forked = False
+
+
+def _after_fork() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):  # cheaper than to ask for the process at every call
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def get(index: int) -> "CupyBackend":
     """The backend of one CUDA device."""
     backend = _backends.get(index)
+    if _forked and _backends:
+        hint = 'multiprocessing.get_context("spawn")'
+        rule = "CUDA does not survive a fork, and the parent has used it"
+        raise DeviceError(message("device", rule, f"process {os.getpid()}", hint))
     if backend is None:
         count = device_count()
         if index >= count:
