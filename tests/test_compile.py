@@ -349,6 +349,25 @@ def test_random_steps(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
             np.testing.assert_allclose(b.grad.numpy(), a.grad.numpy(), 1e-8, 1e-8)
 
 
+def test_slices_are_where_numpy_has_them() -> None:
+    x = np.arange(60.0).reshape(10, 6)
+
+    def f(x: Any) -> Any:
+        first = x[2:8:2, 1] * x[3, 4] + x[..., 0].sum()
+        return (
+            first,
+            x[::-1],
+            x[:, None, 3:] + 1,
+            x[1:] @ x[1:].T,
+            x.T[2:4],
+            x[3],
+            x[9, 5] * x[0, 0],
+        )
+
+    for got, want in zip(gg.compile(f)(x), f(gg.asarray(x)), strict=True):
+        np.testing.assert_array_equal(got.numpy(), want.numpy())
+
+
 # State
 
 

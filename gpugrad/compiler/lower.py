@@ -393,7 +393,7 @@ class Lowering:
         view = self.at(x)
         key = eqn.params["key"]
         room = np.lib.stride_tricks.as_strided(np.zeros(1, np.int8), view.shape, view.strides)
-        part = room[key[0] if len(key) == 1 else key]
+        part = room[key if Ellipsis in key else (*key, Ellipsis)]  # with it never a bare number
         if min(part.strides, default=0) < 0:
             raise Unsupported("steps backwards")
         start = part.__array_interface__["data"][0] - room.__array_interface__["data"][0]
