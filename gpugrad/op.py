@@ -351,7 +351,7 @@ def elementwise(
 
     op = Op(name, forward, aval, kind="elementwise")
     if partials is not None:
-        rules, push = from_partials(partials, inputs, singular)
+        rules, push = from_partials(name, partials, inputs, singular)
         op.set_rules(rules)
         op.jvp = push if jvp is None else forward_rule(op, jvp)
     return op

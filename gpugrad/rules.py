@@ -108,14 +108,17 @@ class EveryInput:
 
 
 def from_partials(
-    partials: Sequence[Callable[..., Any] | int | None], inputs: Sequence[str], singular: bool
+    name: str,
+    partials: Sequence[Callable[..., Any] | int | None],
+    inputs: Sequence[str],
+    singular: bool,
 ) -> tuple[list[tuple[Rule | None, tuple[int, ...]]], Push]:
     """vjp rules and the jvp of an elementwise op: both multiply by the local partial derivative.
 
     Of complex numbers the vjp takes its conjugate: a gradient is then dL/dRe + i·dL/dIm.
     """
-    rules = [_from_partial(partial, inputs, singular, True) for partial in partials]
-    pushes = [_from_partial(partial, inputs, singular, False) for partial in partials]
+    rules = [_from_partial(name, partial, inputs, singular, True) for partial in partials]
+    pushes = [_from_partial(name, partial, inputs, singular, False) for partial in partials]
 
     def push(tangents: Sequence[Any], y: Any, xs: Sequence[Any], params: dict[str, Any]) -> Any:
         values = (*xs, y)
@@ -129,7 +132,11 @@ def from_partials(
 
 
 def _from_partial(
-    partial: Callable[..., Any] | int | None, inputs: Sequence[str], singular: bool, pulls: bool
+    name: str,
+    partial: Callable[..., Any] | int | None,
+    inputs: Sequence[str],
+    singular: bool,
+    pulls: bool,
 ) -> tuple[Rule | None, tuple[int, ...]]:
     if partial is None:
         return None, ()
@@ -144,14 +151,16 @@ def _from_partial(
         factor = d(*values, **params)
         if pulls and g.dtype.kind == "c":
             factor = conjugate(factor)
+            if singular:
+                g = _with_direction(name, g, factor, values)
         return scaled(g, factor) if singular else g * factor
 
     if keys or len(args) != 1:
         return reading(times, args, keys, inputs)
 
     # The common case once more without the layers between: it is most of what the tape costs.
-    (name,) = args
-    at = OUTPUT if name == "y" else list(inputs).index(name)
+    (arg,) = args
+    at = OUTPUT if arg == "y" else list(inputs).index(arg)
 
     def rule(g: Any, saved: Sequence[Any], like: Any, params: dict[str, Any]) -> Any:
         value = saved[at]
@@ -163,6 +172,21 @@ def _from_partial(
         return g * factor
 
     return rule, (at,)
+
+
+def _with_direction(name: str, g: Any, factor: Any, values: Sequence[Any]) -> Any:
+    """``g``; an error at a complex pole or branch point, where the partial is ∞ and NaN at once.
+
+    In reverse mode alone: of a tangent nobody knows here whether a ``where`` will discard it.
+    """
+    if type(factor) in (int, float, complex) or _is_finite(factor):
+        return g
+    bad = ops.logical_and(ops.logical_not(ops.isfinite(factor)), g != 0)
+    for value in values:
+        if hasattr(value, "shape"):  # one that is not finite itself has been seen before
+            bad = ops.logical_and(bad, ops.isfinite(value))
+    rule = "at a pole or branch point a complex derivative is infinite, in no direction"
+    return ops.refuse(g, bad, owner=name, rule=rule, hint="gg.where(...), or a point beside it")
 
 
 def scaled(g: Any, factor: Any) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import gpugrad as gg
+from gpugrad.errors import GradientError
 from gpugrad.late import ops
 
 rng = np.random.default_rng(11)
@@ -192,6 +193,18 @@ def test_a_real_leaf_gets_a_real_gradient() -> None:
     assert x.grad is not None
     assert x.grad.tolist() == [1.0, 17.0]
     assert x.grad.dtype == gg.float32
+
+
+@pytest.mark.parametrize("f", [gg.sqrt, gg.log, lambda z: z**0.5, lambda z: gg.acos(z + 1)])
+def test_branch_points_have_no_derivative(f) -> None:
+    """NumPy's complex infinity is inf + NaN·i, which no gradient should be."""
+    z = np.array([0j, 1j])
+    with np.errstate(all="ignore"), pytest.raises(GradientError, match="branch point"):
+        gg.grad(lambda z: gg.sum(gg.real(f(z))))(z)
+    with np.errstate(all="ignore"):
+        g = gg.grad(lambda z: gg.sum(gg.real(gg.where(z == 0, 0, f(z)))))(z)
+    assert g[0] == 0
+    assert np.isfinite(g).all()
 
 
 def test_subgradients_at_zero() -> None:

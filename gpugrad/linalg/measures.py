@@ -61,7 +61,8 @@ def vector_norm(x: Any, /, *, axis: Axis = None, keepdims: bool = False, ord: fl
     """``(Σ |x|ᵖ)^(1/p)`` over ``axis`` (all by default), p = ``ord``.
 
     ``inf`` is the largest absolute value, ``-inf`` the smallest, 0 the count of values that are not
-    0. A value that is 0 has derivative 0, also where the slope there is infinite (p < 1).
+    0. A value that is 0 has derivative 0, also where the slope there is infinite (p < 1); ties for
+    the largest or smallest share the gradient evenly.
 
     >>> import gpugrad as gg
     >>> gg.linalg.vector_norm(gg.asarray([3.0, 4.0])).item()
@@ -108,8 +109,8 @@ def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Tenso
     """Norm of each (…, m, n) matrix.
 
     ``"fro"``: √Σ|x|². ``"nuc"``: sum of singular values. 2, -2: the largest, the smallest of them.
-    1, -1: largest, smallest column sum of |x|. inf, -inf: the same of rows. Derivatives where
-    singular values are 0 or equal: see `svdvals`; at a zero matrix 0.
+    1, -1: largest, smallest column sum of |x|. inf, -inf: the same of rows. Ties share the gradient
+    evenly. Derivatives where singular values are 0 or equal: see `svdvals`; at a zero matrix 0.
 
     >>> import gpugrad as gg
     >>> gg.linalg.matrix_norm(gg.asarray([[3.0, 0.0], [0.0, -4.0]]), ord="nuc").item()

@@ -111,7 +111,8 @@ _SUMMARIES = {
     "positive": "``+x``.",
     "pow": """``x1 ** x2``.
 
-    Where x1 is 0 all derivatives in x2 are 0. Where it is negative there is none: GradientError.
+    Where x1 is 0 all derivatives in x2 are 0. Where it is negative there is none: `GradientError`,
+    or NaN in forward mode, which `where` can discard.
     """,
     "real": "Real part of a complex number; the identity for real numbers.",
     "reciprocal": "``1 / x``.",
@@ -122,7 +123,7 @@ _SUMMARIES = {
     "signbit": "Whether x is negative, −0 included.",
     "sin": "Sine of x in radians.",
     "sinh": "Hyperbolic sine.",
-    "sqrt": "``√x``; the derivative at 0 is infinite.",
+    "sqrt": "``√x``; the derivative at 0 is infinite, of complex numbers a `GradientError`.",
     "square": "``x²``.",
     "subtract": "``x1 − x2``.",
     "tan": "Tangent of x in radians.",

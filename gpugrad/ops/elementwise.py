@@ -51,14 +51,14 @@ power = elementwise(
     lambda xp, a, b: a**b,
     [
         lambda a, b: _dpow(a, b),
-        lambda g, a, y: _to_exponent(g, conjugate(_dexponent(a, y)), a, y),
+        lambda g, a, y: _to_exponent(g, a, y),
     ],
     singular=True,
     jvp=lambda da, db, a, b, y: total(
         term
         for term in (
             None if da is None else scaled(da, _dpow(a, b)),
-            None if db is None else _to_exponent(db, _dexponent(a, y), a, y),
+            None if db is None else scaled(db, _dexponent(a, y)),
         )
         if term is not None
     ),
@@ -149,15 +149,15 @@ def _dexponent(a: Any, y: Any) -> Any:
     return where(a == 0, 0, y * log(where(a == 0, 1, a)))
 
 
-def _to_exponent(d: Any, factor: Any, a: Any, y: Any) -> Any:
+def _to_exponent(g: Any, a: Any, y: Any) -> Any:
     if y.dtype.kind != "c":
-        power = still(y)
-        moves = logical_and(still(a) < 0, still(d) != 0)
+        moves = logical_and(still(a) < 0, still(g) != 0)
         rule = "a power of a negative number is no function of its exponent"
         hint = "abs(x) ** p, or p.detach()"
         # Where it was NaN already, the forward pass has said so.
-        d = refuse(d, logical_and(moves, power == power), owner="pow", rule=rule, hint=hint)
-    return scaled(d, factor)
+        bad = logical_and(moves, still(y) == still(y))
+        g = refuse(g, bad, owner="pow", rule=rule, hint=hint)
+    return scaled(g, conjugate(_dexponent(a, y)))
 
 
 # Complex numbers. The gradient of a real loss is dL/dRe + i·dL/dIm, as PyTorch's.
