@@ -61,7 +61,6 @@ def test_derivatives(name):
 NOT_COMPILED = ON_THE_HOST | {
     "add.reduce where", "bincount", "bincount weights", "choose", "copyto", "cov both",
     "cov frequencies", "extract", "histogram density", "histogram weights", "histogram2d",
-    "geomspace",
     "insert mask", "intersect1d", "ix_", "linalg.lstsq", "list operand", "max where", "mean where",
     "piecewise", "piecewise one", "place", "poly matrix", "polydiv", "polydiv short", "polymul",
     "prod where", "put_along_axis", "putmask", "quantile weights", "real_if_close", "roots",
