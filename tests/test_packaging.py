@@ -124,6 +124,6 @@ def test_without_a_compiler(editable: bool, source: Path, tmp_path: Path) -> Non
 
 
 def test_plain_checkout(source: Path, tmp_path: Path) -> None:
-    """Without any install, from the folder itself."""
+    """Without any install, from the folder itself; this venv's own install would lend its core."""
     code = CHECK.format(kernels=KERNELS, absent=True)
-    assert run(sys.executable, "-c", code, cwd=source)
+    assert run(fresh_python(tmp_path / "venv"), "-c", code, cwd=source)
