@@ -219,7 +219,9 @@ case(
 )
 case("gcd", gg.gcd, np.gcd, ints(3, 4), ints(4))
 case("lcm", gg.lcm, np.lcm, ints(3, 1), ints(4))
-case("ldexp", lambda x: gg.ldexp(x, np.array([3, -2])), lambda x: np.ldexp(x, [3, -2]), real(3, 2))
+case(
+    "ldexp", lambda x: gg.ldexp(x, gg.asarray([3, -2])), lambda x: np.ldexp(x, [3, -2]), real(3, 2)
+)
 case("exponent", lambda x: ops.exponent(x), lambda x: np.frexp(x)[1], real(3, 4))
 for order in (0, 1, 3):
     case(

@@ -106,8 +106,10 @@ class _Ufunc:
         self.ufunc = ufunc
 
     def __call__(self, *args: Any, out: Any = None, **kwargs: Any) -> Any:
-        done = self.ufunc(*_plain(args), **_plain(kwargs), out=_plain(out))
-        return _ours(done) if out is None else out
+        if out is None:
+            return _ours(self.ufunc(*_plain(args), **_plain(kwargs)))
+        self.ufunc(*_plain(args), **_plain(kwargs), out=_plain(out))
+        return out
 
     def at(self, a: Any, index: Any, values: Any) -> None:
         self.ufunc.at(_plain(a), _plain(index), _plain(values))

@@ -35,7 +35,7 @@ def _reduction(name: str, neutral: Any, join: str = "") -> Callable[..., Tensor]
             if absent is None:
                 rule = "where= leaves no value to start from"
                 raise DtypeError(message(name, rule, hint="initial= as well"))
-            x = functions.where(where, x, absent)
+            x = functions.where(functions.asarray(where, device=x.device), x, absent)
         if initial is not None and neutral is None and not x.size:
             return functions.full_like(functions.sum(x, axis=axis, keepdims=keepdims), initial)
         y: Tensor = reduce(x, axis=axis, keepdims=keepdims)

@@ -21,7 +21,8 @@ def copyto(dst: Any, src: Any, casting: str = "same_kind", where: Any = True) ->
     if not np.can_cast(src.dtype, dst.dtype, casting):  # type: ignore[arg-type]
         got = f"{src.dtype} into {dst.dtype}"
         raise DtypeError(message("copyto", f"the cast is not {casting}", got, "casting='unsafe'"))
-    functions.setitem(dst, ..., functions.where(where, astype(src, dst.dtype), dst))
+    chosen = asarray(where, device=dst.device)
+    functions.setitem(dst, ..., functions.where(chosen, astype(src, dst.dtype), dst))
 
 
 def fill_diagonal(a: Any, val: Any, wrap: bool = False) -> None:
