@@ -226,7 +226,9 @@ PRODUCTS: dict[str, Step] = {
     "kron": lambda xp, a, b: xp.kron(a, b),
     "tensordot": lambda xp, a, b: xp.tensordot(a[:, None], b[None, :], axes=1),
     "matmul": lambda xp, a, b: a[:, None] @ b[None, :],
-    "cross": lambda xp, a, b: xp.linalg.cross(three(xp, a), xp.cos(three(xp, b) + 1)),
+    "cross": lambda xp, a, b: xp.linalg.cross(
+        three(xp, a), xp.cos(three(xp, b) + xp.asarray(KNOTS))
+    ),
     "vecdot": lambda xp, a, b: xp.linalg.vecdot(a[:, None] * b, xp.sin(b)),
     "convolve": lambda xp, a, b: xp.convolve(a, b),
     "polyval": lambda xp, a, b: xp.polyval(a, xp.tanh(b)),
