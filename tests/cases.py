@@ -566,14 +566,14 @@ def _updated(op: str, states: int, scalars: tuple[Any, ...], **settings: Any) ->
 case("sgd", _updated("sgd", 0, (0.1,)), lambda p, g: p - 0.1 * g, real(3), real(3))
 case(
     "sgd_momentum",
-    _updated("sgd_momentum", 1, (0.1,), momentum=0.9, nesterov=True),
+    _updated("sgd_momentum", 1, (0.1, 0.9), nesterov=True),
     lambda p, g: p - 0.1 * 1.9 * g,
     real(3),
     real(3),
 )
 case(
     "adam",
-    _updated("adam", 2, (0.1, 1), betas=(0.9, 0.999), eps=0.0, decoupled=False),
+    _updated("adam", 2, (0.1, 1, 0.9, 0.999), eps=0.0, decoupled=False),
     lambda p, g: p - 0.1 * np.sign(g),
     real(3),
     real(3),

@@ -15,9 +15,6 @@ from gpugrad.tensor import Tensor
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _LIMIT = 20_000  # containers; beyond them nothing more is watched
 
-# Read anew at every call of a compiled step, never baked in.
-LIVE = frozenset({"lr", "steps"})
-
 
 _FOLLOWERS = ((sys.setprofile, sys.getprofile), (sys.settrace, sys.gettrace))
 
@@ -178,7 +175,9 @@ class Watch:
             if not _internal(type(value).__module__):
                 self._grow(own, label)
                 keys = dict.fromkeys([*own, *_defaults(type(value))])
-                yield from self._place(own, label, list(keys), LIVE)
+                # What a compiled step reads anew at every call, never baked in.
+                live: frozenset[str] = getattr(type(value), "_live", frozenset())
+                yield from self._place(own, label, list(keys), live)
 
     def _grow(self, holder: Any, label: str) -> None:
         if self._names is None:  # new attributes matter while recording only

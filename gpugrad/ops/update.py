@@ -2,8 +2,8 @@
 
 ``reuse`` lets the new values take the place of the old ones in memory. On a CPU the arrays are
 passed through in blocks that stay in cache, so the ten steps of an update cost fewer trips to
-memory. Learning rate and step count are inputs, never parameters: a compiled step must see both
-change.
+memory. Learning rate, momentum and step count are inputs, never parameters: a compiled step must
+see them change.
 """
 
 from collections.abc import Callable
@@ -64,8 +64,8 @@ def _momentum(
     g: Any,
     v: Any,
     lr: Any,
+    momentum: Any,
     *,
-    momentum: float,
     nesterov: bool,
     weight_decay: float,
 ) -> None:
@@ -84,13 +84,13 @@ def _adam(
     v: Any,
     lr: Any,
     t: Any,
+    beta1: Any,
+    beta2: Any,
     *,
-    betas: tuple[float, float],
     eps: float,
     weight_decay: float,
     decoupled: bool,
 ) -> None:
-    beta1, beta2 = betas
     if weight_decay:
         if decoupled:
             p *= 1 - lr * weight_decay

@@ -10,6 +10,8 @@ torch_optimizers.npz   a 4-6-3 sigmoid MLP under cross-entropy, trained for 200 
                        which, and the period with which, one parameter lacks its gradient), and the
                        parameters after each of ``steps`` as ``float32`` (settings, steps, 51), and
                        after the last as ``float64`` (settings, 51), torch computing in that dtype
+torch_schedules.npz    for each of SCHEDULES: ``lr.<name>``, and ``momentum.<name>`` where it is cycled,
+                       before the first and after each of 20 steps
 torch_mlp.safetensors  a state_dict as PyTorch's users save it
 torch_mlp.npz          for that model: input ``x``, ``labels``, ``logits``, ``loss``, and the
                        gradients ``grad.<name>``
@@ -51,6 +53,50 @@ SETTINGS = {
 }
 # Under "late" the second parameter has no gradient before step 7, nor at every third step after.
 LATE = (7, 3)
+
+
+# Class and settings; a list of them is a SequentialLR with the milestones that come last.
+SCHEDULES = {
+    "step": ("StepLR", {"step_size": 3, "gamma": 0.5}),
+    "exponential": ("ExponentialLR", {"gamma": 0.8}),
+    "linear": ("LinearLR", {"start_factor": 0.1, "total_iters": 7}),
+    "linear down": ("LinearLR", {"start_factor": 1.0, "end_factor": 0.25}),
+    "cosine": ("CosineAnnealingLR", {"T_max": 8, "eta_min": 0.01}),
+    "one cycle": ("OneCycleLR", {"max_lr": 0.9, "total_steps": 20}),
+    "one cycle adam": ("OneCycleLR", {"max_lr": 0.9, "epochs": 4, "steps_per_epoch": 6}),
+    "one cycle linear": (
+        "OneCycleLR",
+        {"max_lr": 0.9, "total_steps": 21, "anneal_strategy": "linear", "cycle_momentum": False},
+    ),
+    "one cycle three phases": (
+        "OneCycleLR",
+        {"max_lr": 0.9, "total_steps": 20, "three_phase": True, "pct_start": 0.4},
+    ),
+    "one cycle no rise": ("OneCycleLR", {"max_lr": 0.9, "total_steps": 20, "pct_start": 0.0}),
+    "warm-up, cosine": [
+        ("LinearLR", {"start_factor": 0.1, "total_iters": 5}),
+        ("CosineAnnealingLR", {"T_max": 15}),
+        [5],
+    ],
+    "three": [
+        ("LinearLR", {"start_factor": 0.5, "total_iters": 3}),
+        ("StepLR", {"step_size": 2}),
+        ("ExponentialLR", {"gamma": 0.9}),
+        [3, 9],
+    ],
+    "plateau": ("ReduceLROnPlateau", {"factor": 0.5, "patience": 2}),
+    "plateau max": (
+        "ReduceLROnPlateau",
+        {"mode": "max", "patience": 1, "threshold": 0.05, "cooldown": 2, "min_lr": 0.01},
+    ),
+    "plateau abs": (
+        "ReduceLROnPlateau",
+        {"factor": 0.3, "patience": 0, "threshold": 0.02, "threshold_mode": "abs"},
+    ),
+}
+# What a plateau is looked for in.
+METRICS = [1.0, 0.9, 0.91, 0.899, 0.95, 0.8, 0.8, 0.79, 0.79995, 0.9, 0.9, 0.9, 0.7, 0.65, 0.7]
+METRICS += [0.7, 0.7, -0.5, -0.5, -0.6]
 
 
 def sigmoid_mlp(dtype):
@@ -106,6 +152,41 @@ def optimizers():
     )
 
 
+def schedule(optimizer, spec):
+    kinds = torch.optim.lr_scheduler
+    if isinstance(spec, list):
+        *inner, milestones = spec
+        return kinds.SequentialLR(optimizer, [schedule(optimizer, s) for s in inner], milestones)
+    return getattr(kinds, spec[0])(optimizer, **spec[1])
+
+
+def schedules():
+    seen = {}
+    for name, spec in SCHEDULES.items():
+        p = torch.nn.Parameter(torch.ones(1))
+        adam = torch.optim.Adam([p], lr=0.4)
+        optimizer = adam if "adam" in name else torch.optim.SGD([p], lr=0.4, momentum=0.9)
+        made = schedule(optimizer, spec)
+        (group,) = optimizer.param_groups
+        lrs, momenta = [], []
+        for metric in [None, *METRICS]:
+            if metric is not None:
+                optimizer.step()
+                made.step(*([metric] if "plateau" in name else []))
+            lrs.append(group["lr"])
+            momenta.append(group["betas"][0] if "betas" in group else group["momentum"])
+        seen[f"lr.{name}"] = lrs
+        if "cycle" in name:
+            seen[f"momentum.{name}"] = momenta
+    np.savez_compressed(
+        HERE / "torch_schedules.npz",
+        schedules=json.dumps(SCHEDULES),
+        metrics=METRICS,
+        torch=str(torch.__version__),
+        **seen,
+    )
+
+
 def mlp():
     torch.manual_seed(0)
     model = torch.nn.Sequential(
@@ -137,4 +218,5 @@ def mlp():
 if __name__ == "__main__":
     torch.set_num_threads(1)
     optimizers()
+    schedules()
     mlp()

@@ -1,0 +1,35 @@
+"""Optimisers, learning-rate schedules and clipping: PyTorch's names, and its numbers."""
+
+from gpugrad.optim.base import Optimizer
+from gpugrad.optim.clip import clip_grad_norm
+from gpugrad.optim.rules import SGD, Adagrad, Adam, AdamW, RMSprop
+from gpugrad.optim.schedules import (
+    CosineAnnealingLR,
+    ExponentialLR,
+    LambdaLR,
+    LinearLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    Schedule,
+    SequentialLR,
+    StepLR,
+)
+
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "CosineAnnealingLR",
+    "ExponentialLR",
+    "LambdaLR",
+    "LinearLR",
+    "OneCycleLR",
+    "Optimizer",
+    "RMSprop",
+    "ReduceLROnPlateau",
+    "Schedule",
+    "SequentialLR",
+    "StepLR",
+    "clip_grad_norm",
+]

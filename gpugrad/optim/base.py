@@ -1,0 +1,151 @@
+"""What every optimiser has: parameters, live settings, state. Imports tensor and module."""
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gpugrad.errors import CheckpointError, DtypeError, GradientError, message
+from gpugrad.late import functions
+from gpugrad.nn.module import Module
+from gpugrad.state import grad_mode, state
+from gpugrad.tensor import Tensor, sole_owner
+
+
+class Optimizer:
+    """Base: parameters, a learning rate that may be changed between steps, and state.
+
+    ``params`` is an iterable of tensors that require gradients, or a module. A parameter without a
+    gradient is left alone. `step` rebinds the parameters: values saved for backward never change.
+    """
+
+    # Names of the state arrays; each is shaped like its parameter.
+    _slots: ClassVar[tuple[str, ...]] = ()
+    # Names of the settings that an update reads anew, in the order it takes them.
+    _numbers: ClassVar[tuple[str, ...]] = ("lr",)
+    _live = frozenset({"lr", "steps", "momentum", "betas"})  # to a compiled step: never baked in
+
+    def __init__(self, params: Module | Iterable[Tensor], lr: float) -> None:
+        listed = params.parameters() if isinstance(params, Module) else params
+        self.params = list({id(p): p for p in listed}.values())  # one listed twice is one parameter
+        if not self.params:
+            raise GradientError(message(self._name, "there is nothing to train", "no parameters"))
+        for p in self.params:
+            if not isinstance(p, Tensor) or not p.requires_grad or not p.is_leaf:
+                hint = "gg.asarray(..., requires_grad=True)"
+                rule = "parameters are leaf tensors that require a gradient"
+                raise GradientError(message(self._name, rule, repr(p), hint))
+        at_least(self._name, lr=lr)
+        self.lr = lr
+        self.initial_lr: float | None = None  # what schedules start from, once there is one
+        self.steps = [0] * len(self.params)  # updates of each, for Adam's bias correction
+        self.state = {name: [_zeros(p) for p in self.params] for name in self._slots}
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for p in self.params:
+            p.grad = None
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient."""
+        if state.trace is not None:
+            self._traced_step(state.trace)
+            return
+        numbers = [getattr(self, name) for name in self._numbers]
+        with grad_mode(False):
+            for i, p in enumerate(self.params):
+                g = p.grad
+                if g is not None:
+                    own = [self.state[name][i] for name in self._slots]
+                    self.steps[i] += 1
+                    reuse = all(map(sole_owner, (p, *own)))
+                    self._apply(p, g, own, self.steps[i], numbers, reuse)
+
+    def _traced_step(self, trace: Any) -> None:
+        """The same in a program: numbers and counts are read anew at every run."""
+        numbers = [trace.scalar(partial(getattr, self, name)) for name in self._numbers]
+        updated = []
+        with grad_mode(False):
+            for i, p in enumerate(self.params):
+                g = p.grad
+                if g is not None:
+                    own = [self.state[name][i] for name in self._slots]
+                    self._apply(p, g, own, self._traced_count(trace, i), numbers, False)
+                    updated.append(i)
+        trace.after(lambda: self._count(updated))
+
+    def _traced_count(self, trace: Any, i: int) -> Any:
+        earlier = trace.count((id(self), i))  # a program may make several steps
+        return trace.scalar(lambda: self.steps[i] + 1 + earlier)
+
+    def _count(self, updated: list[int]) -> None:
+        for i in updated:
+            self.steps[i] += 1
+
+    def _apply(
+        self, p: Tensor, g: Tensor, state: list[Tensor], t: Any, numbers: Any, reuse: bool
+    ) -> None:
+        new = self._update(p, g, state, t, numbers, reuse)
+        for handle, value in zip((p, *state), new, strict=True):
+            handle._assign(value)
+
+    def _update(
+        self, p: Tensor, g: Tensor, state: list[Tensor], t: Any, numbers: Any, reuse: bool
+    ) -> tuple[Tensor, ...]:
+        """New values of ``p`` and its state after its ``t``-th update, with ``numbers`` as set."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """``lr``, ``steps`` of each parameter, each state array as ``<name>.<parameter number>``.
+
+        Values as they are now: later steps do not change them.
+        """
+        arrays = {name: x.detach() for name, x in self._named_state().items()}
+        return {"lr": self.lr, "steps": list(self.steps), **arrays}
+
+    def _named_state(self) -> dict[str, Tensor]:
+        return {f"{name}.{i}": x for name, xs in self.state.items() for i, x in enumerate(xs)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave; on any mismatch raise, and change nothing."""
+        own = self._named_state()
+        names = own.keys() | {"lr", "steps"}
+        if names != state.keys():
+            odd = sorted(names ^ state.keys())
+            rule = "the state is of another optimiser or model"
+            raise CheckpointError(message(self._name, rule, f"differences: {odd}"))
+        new = {}
+        for key in own:
+            value = functions.tensor(state[key], device=own[key].device).detach()
+            if value.shape != own[key].shape:
+                got = f"{key}: {value.shape}, here {own[key].shape}"
+                raise CheckpointError(message(self._name, "the state has other shapes", got))
+            new[key] = functions.astype(value, own[key].dtype)
+        try:
+            lr, steps = float(state["lr"]), [int(n) for n in state["steps"]]
+        except (TypeError, ValueError) as error:
+            rule = "lr is a number, and steps one count a parameter"
+            raise CheckpointError(message(self._name, rule, error)) from error
+        if len(steps) != len(self.params):
+            got = f"{len(steps)} for {len(self.params)} parameters"
+            raise CheckpointError(message(self._name, "one step count a parameter", got))
+        for key, value in new.items():
+            own[key]._assign(value)
+        self.lr, self.steps = lr, steps
+
+
+def _zeros(p: Tensor) -> Tensor:
+    """Where an average starts; those of half precision are kept in float32."""
+    wide = np.float32 if p.dtype == np.float16 else p.dtype
+    return functions.zeros_like(p.detach(), dtype=wide)
+
+
+def at_least(op: str, **values: float) -> None:
+    for name, value in values.items():
+        if not value >= 0:
+            raise DtypeError(message(op, f"{name} is a number ≥ 0", value))
