@@ -10,8 +10,8 @@ torch_optimizers.npz   a 4-6-3 sigmoid MLP under cross-entropy, trained for 200 
                        which, and the period with which, one parameter lacks its gradient), and the
                        parameters after each of ``steps`` as ``float32`` (settings, steps, 51), and
                        after the last as ``float64`` (settings, 51), torch computing in that dtype
-torch_schedules.npz    for each of SCHEDULES: ``lr.<name>``, and ``momentum.<name>`` where it is cycled,
-                       before the first and after each of 20 steps
+torch_schedules.npz    for each of SCHEDULES: ``lr.<name>``, and ``momentum.<name>`` where it is
+                       cycled, before the first and after each of 20 steps
 torch_mlp.safetensors  a state_dict as PyTorch's users save it
 torch_mlp.npz          for that model: input ``x``, ``labels``, ``logits``, ``loss``, and the
                        gradients ``grad.<name>``
