@@ -1,5 +1,6 @@
 """Activations and losses as functions. Imports tensor and the namespace's functions."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from gpugrad.aval import aval_of, normalize_axis
@@ -94,6 +95,106 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Tensor:
     if bias is None:
         return functions.matmul(x, weight.T)
     return ops.linear(x, weight, bias)
+
+
+def embedding(indices: Any, weight: Any) -> Tensor:
+    """Rows of ``weight`` (n, width) by ``indices`` (any shape), integers in 0..n-1: (…, width).
+
+    Raises `BoundsError` for an index outside the table, also in a compiled step; negative ones do
+    not count from the end.
+    """
+    weight = _x(weight)
+    indices = _beside(weight, indices).detach()
+    if indices.dtype.kind not in "iu":
+        hint = "codes.astype(gg.int64)"
+        raise DtypeError(message("embedding", "indices are integers", indices.dtype, hint))
+    rows: Tensor = weight[within("embedding", indices, weight.shape[0])]
+    return rows
+
+
+def layer_norm(
+    x: Any,
+    normalized_shape: int | Sequence[int],
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """``(x − mean) / √(var + eps) · weight + bias`` over the last axes, ``normalized_shape``.
+
+    ``var`` divides by the count. Ba, Kiros, Hinton 2016, eq. 4.
+
+    >>> import gpugrad as gg
+    >>> gg.nn.layer_norm(gg.asarray([[1.0, 3.0]]), 2, eps=0.0).tolist()
+    [[-1.0, 1.0]]
+    """
+    x = _floating("layer_norm", x)
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    if not shape or x.shape[-len(shape) :] != shape:
+        got = f"x: {x.shape}, normalized_shape: {shape}"
+        raise ShapeError(message("layer_norm", "normalized_shape is how the shape of x ends", got))
+    axes = tuple(range(x.ndim - len(shape), x.ndim))
+    mean = ops.mean(x, axis=axes, keepdims=True)
+    centred = x - mean
+    return _scaled(
+        centred, ops.mean(centred * centred, axis=axes, keepdims=True), weight, bias, eps
+    )
+
+
+def batch_norm(
+    x: Any,
+    running_mean: Any = None,
+    running_var: Any = None,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: Any = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """``(x − mean) / √(var + eps) · weight + bias`` for each column of ``x`` (n, c) or (n, c, l).
+
+    In training mean and variance are the batch's, and the running ones, unless None, move to them:
+    ``running ← (1 − momentum) · running + momentum · batch``, with the unbiased variance. Otherwise
+    they are the running ones. Ioffe, Szegedy 2015, algorithm 1.
+
+    Raises `ShapeError` in training on a single value for each column.
+
+    >>> import gpugrad as gg
+    >>> gg.nn.batch_norm(gg.asarray([[1.0], [3.0]]), training=True, eps=0.0).tolist()
+    [[-1.0], [1.0]]
+    """
+    x = _floating("batch_norm", x)
+    if x.ndim not in (2, 3):
+        raise ShapeError(message("batch_norm", "x is (n, c) or (n, c, l)", x.shape))
+    axes, per_column = ((0,), (1, -1)) if x.ndim == 2 else ((0, 2), (1, -1, 1))
+    if not training:
+        mean, variance = (_x(value).reshape(per_column) for value in (running_mean, running_var))
+        return _scaled(x - mean, variance, weight, bias, eps, per_column)
+    count = x.size // max(1, x.shape[1])
+    if count < 2:
+        rule = "one value for each column has no variance to train with"
+        raise ShapeError(message("batch_norm", rule, x.shape, "a larger batch, or model.eval()"))
+    mean = ops.mean(x, axis=axes, keepdims=True)
+    centred = x - mean
+    variance = ops.mean(centred * centred, axis=axes, keepdims=True)
+    if running_mean is not None:
+        for running, batch in (
+            (running_mean, mean.detach()),
+            (running_var, variance.detach() * (count / (count - 1))),
+        ):
+            running += momentum * (batch.reshape(running.shape).astype(running.dtype) - running)
+    return _scaled(centred, variance, weight, bias, eps, per_column)
+
+
+def _scaled(
+    centred: Tensor, variance: Tensor, weight: Any, bias: Any, eps: float, shape: Any = None
+) -> Tensor:
+    """``centred / √(variance + eps) · weight + bias``, the last two seen as ``shape``."""
+    y = centred * (1 / ops.sqrt(variance + eps))
+    if weight is not None:
+        y = y * (weight if shape is None else weight.reshape(shape))
+    if bias is not None:
+        y = y + (bias if shape is None else bias.reshape(shape))
+    return y
 
 
 # Losses. Each takes the raw output of the last layer.

@@ -10,6 +10,7 @@ import numpy as np
 from gpugrad.errors import DtypeError, ShapeError, message
 from gpugrad.late import functions
 from gpugrad.nn import functional
+from gpugrad.nn.activations import activation_layer
 from gpugrad.nn.module import Module
 from gpugrad.random import Generator
 from gpugrad.tensor import Tensor
@@ -142,7 +143,7 @@ class MLP(Sequential):
         layers: list[Module] = []
         for i, (a, b) in enumerate(pairwise(sizes)):
             if i:
-                layers.append(_activation_layer(activation))
+                layers.append(activation_layer(activation))
                 if dropout:
                     layers.append(Dropout(dropout, generator=generator))
             layers.append(Linear(a, b, generator=generator, dtype=dtype, device=device))
@@ -172,123 +173,151 @@ class Dropout(Module):
         return f"p={self.p}"
 
 
-# Activations as modules
+class Embedding(Module):
+    """A table of ``num_embeddings`` rows, looked up by integer codes; (…,) to (…, embedding_dim).
 
+    Rows start normal, drawn from ``generator``; the one at ``padding_idx`` stays zero. For a
+    categorical column of a table: its codes, and the vectors beside the numeric columns.
 
-class _Activation(Module):
-    """A function of one tensor, and its keyword arguments."""
+    >>> import gpugrad as gg
+    >>> colour, size = gg.asarray([2, 0, 2]), gg.asarray([[1.5], [0.1], [0.7]])
+    >>> table = gg.nn.Embedding(3, 4)
+    >>> gg.concat([table(colour), size], axis=1).shape
+    (3, 5)
+    """
 
-    def __init__(self, function: Callable[..., Tensor], **settings: Any) -> None:
-        self.function = function
-        self.settings = settings
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        *,
+        generator: Generator | None = None,
+        dtype: Any = np.float32,
+        device: str | None = None,
+    ) -> None:
+        if min(num_embeddings, embedding_dim) < 1:
+            got = f"{num_embeddings} of {embedding_dim}"
+            raise ShapeError(message("Embedding", "a table has rows and columns", got))
+        if padding_idx is not None and not 0 <= padding_idx < num_embeddings:
+            got = f"{padding_idx} of {num_embeddings}"
+            raise ShapeError(message("Embedding", "padding_idx is a row of the table", got))
+        self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
+        self.padding_idx = padding_idx
+        draw = _default_generator() if generator is None else generator
+        rows = draw.normal(size=(num_embeddings, embedding_dim), dtype=dtype)
+        if padding_idx is not None:
+            rows[padding_idx] = 0
+        self.weight = functions.asarray(rows, device=device, requires_grad=True)
 
-    def forward(self, x: Any) -> Tensor:
-        return self.function(x, **self.settings)
+    def forward(self, indices: Any) -> Tensor:
+        rows = functional.embedding(indices, self.weight)
+        if self.padding_idx is None:
+            return rows
+        padding = functions.asarray(indices, device=rows.device) == self.padding_idx
+        return functions.where(padding.reshape((*padding.shape, 1)), rows.detach(), rows)
 
     def _describe(self) -> str:
-        return ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        return f"{self.num_embeddings}, {self.embedding_dim}"
 
 
-class Identity(_Activation):
-    """``x``."""
+class LayerNorm(Module):
+    """`layer_norm` over the last axes, of ``normalized_shape``, with a learnt scale and shift.
 
-    def __init__(self) -> None:
-        super().__init__(functional.identity)
+    >>> import gpugrad as gg
+    >>> gg.nn.LayerNorm(4)(gg.asarray([[1.0, 2.0, 3.0, 4.0]])).mean().item()
+    0.0
+    """
 
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        *,
+        dtype: Any = np.float32,
+        device: str | None = None,
+    ) -> None:
+        one = isinstance(normalized_shape, int)
+        shape: Any = (normalized_shape,) if one else tuple(normalized_shape)  # type: ignore[arg-type]
+        self.normalized_shape, self.eps = shape, eps
+        self.weight, self.bias = _affine(shape, elementwise_affine, bias, dtype, device)
 
-class Sigmoid(_Activation):
-    """``1 / (1 + e⁻ˣ)``."""
+    def forward(self, x: Any) -> Tensor:
+        return functional.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
 
-    def __init__(self) -> None:
-        super().__init__(functional.sigmoid)
-
-
-class Tanh(_Activation):
-    """Hyperbolic tangent."""
-
-    def __init__(self) -> None:
-        super().__init__(functional.tanh)
-
-
-class ReLU(_Activation):
-    """``max(x, 0)``."""
-
-    def __init__(self) -> None:
-        super().__init__(functional.relu)
-
-
-class LeakyReLU(_Activation):
-    """``x`` or ``negative_slope · x``."""
-
-    def __init__(self, negative_slope: float = 0.01) -> None:
-        super().__init__(functional.leaky_relu, negative_slope=negative_slope)
+    def _describe(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}"
 
 
-class ELU(_Activation):
-    """``x`` or ``alpha (eˣ − 1)``."""
+class BatchNorm1d(Module):
+    """`batch_norm` of ``num_features`` columns, (n, c) or (n, c, l), with running statistics.
 
-    def __init__(self, alpha: float = 1.0) -> None:
-        super().__init__(functional.elu, alpha=alpha)
+    `train` normalises by the batch and moves the running mean and variance towards it by
+    ``momentum`` (None: their average over all batches so far); `eval` normalises by them.
+
+    >>> import gpugrad as gg
+    >>> layer = gg.nn.BatchNorm1d(1)
+    >>> _ = layer(gg.asarray([[1.0], [3.0]]))
+    >>> round(layer.running_mean.item(), 3), round(layer.running_var.item(), 3)
+    (0.2, 1.1)
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        *,
+        dtype: Any = np.float32,
+        device: str | None = None,
+    ) -> None:
+        shape = (num_features,)
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.weight, self.bias = _affine(shape, affine, affine, dtype, device)
+        self.running_mean = self.running_var = self.num_batches_tracked = None
+        if track_running_stats:
+            self.running_mean = functions.zeros(shape, dtype=dtype, device=device)
+            self.running_var = functions.ones(shape, dtype=dtype, device=device)
+            self.num_batches_tracked = functions.zeros((), dtype=np.int64, device=device)
+
+    def forward(self, x: Any) -> Tensor:
+        values = functional.identity(x)
+        if values.ndim > 1 and values.shape[1] != self.num_features:
+            got = f"{values.shape}, for {self.num_features}"
+            raise ShapeError(message("BatchNorm1d", "another number of columns", got))
+        momentum: Any = self.momentum
+        if self.training and self.num_batches_tracked is not None:
+            self.num_batches_tracked += 1
+            if momentum is None:
+                momentum = 1 / self.num_batches_tracked.astype(np.float32)
+        return functional.batch_norm(
+            values,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training or self.running_mean is None,
+            momentum,
+            self.eps,
+        )
+
+    def _describe(self) -> str:
+        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}"
 
 
-class GELU(_Activation):
-    """``x Φ(x)``, tanh form."""
+def _affine(
+    shape: tuple[int, ...], scale: bool, shift: bool, dtype: Any, device: str | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Parameters that change nothing yet."""
+    if min(shape, default=0) < 1:
+        raise ShapeError(message("norm", "there are columns to normalise", shape))
 
-    def __init__(self) -> None:
-        super().__init__(functional.gelu)
+    def parameter(value: float) -> Tensor:
+        full = functions.full(shape, value, dtype=dtype, device=device)
+        return functions.asarray(full, requires_grad=True)
 
-
-class SiLU(_Activation):
-    """``x σ(x)``."""
-
-    def __init__(self) -> None:
-        super().__init__(functional.silu)
-
-
-class Softplus(_Activation):
-    """``log(1 + eˣ)``."""
-
-    def __init__(self) -> None:
-        super().__init__(functional.softplus)
-
-
-class Softmax(_Activation):
-    """``eˣ / Σ eˣ`` along ``axis``."""
-
-    def __init__(self, axis: int = -1) -> None:
-        super().__init__(functional.softmax, axis=axis)
-
-
-class LogSoftmax(_Activation):
-    """``log softmax`` along ``axis``."""
-
-    def __init__(self, axis: int = -1) -> None:
-        super().__init__(functional.log_softmax, axis=axis)
-
-
-# What an activation is called, here and on the command line.
-ACTIVATIONS: dict[str, Callable[[], Module]] = {
-    "sigmoid": Sigmoid,
-    "logistic": Sigmoid,
-    "tanh": Tanh,
-    "relu": ReLU,
-    "leaky_relu": LeakyReLU,
-    "elu": ELU,
-    "gelu": GELU,
-    "silu": SiLU,
-    "softplus": Softplus,
-    "identity": Identity,
-}
-
-
-def _activation_layer(activation: str | Callable[[Tensor], Tensor]) -> Module:
-    if isinstance(activation, type):
-        return _activation_layer(activation())
-    if isinstance(activation, Module):
-        return activation
-    if callable(activation):
-        return _Activation(activation)
-    if activation not in ACTIVATIONS:
-        hint = ", ".join(sorted(ACTIVATIONS)) + ", or a function"
-        raise DtypeError(message("MLP", "unknown activation", repr(activation), hint))
-    return ACTIVATIONS[activation]()
+    return parameter(1.0) if scale else None, parameter(0.0) if scale and shift else None

@@ -12,6 +12,10 @@ torch_optimizers.npz   a 4-6-3 sigmoid MLP under cross-entropy, trained for 200 
                        after the last as ``float64`` (settings, 51), torch computing in that dtype
 torch_schedules.npz    for each of SCHEDULES: ``lr.<name>``, and ``momentum.<name>`` where it is
                        cycled, before the first and after each of 20 steps
+torch_norms.npz        the net of ``norms``, trained with SGD for ``y.0`` to ``y.4`` (the outputs on
+                       ``x`` and ``codes``), then ``eval`` on the same; ``start.<name>`` and
+                       ``end.<name>`` are its state_dict before and after, ``grad.<name>`` the last
+                       gradients
 torch_mlp.safetensors  a state_dict as PyTorch's users save it
 torch_mlp.npz          for that model: input ``x``, ``labels``, ``logits``, ``loss``, and the
                        gradients ``grad.<name>``
@@ -187,6 +191,52 @@ def schedules():
     )
 
 
+def norms():
+    torch.manual_seed(1)
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = torch.nn.Embedding(4, 3, padding_idx=1)
+            self.layers = torch.nn.Sequential(
+                torch.nn.Linear(5, 6),
+                torch.nn.BatchNorm1d(6),
+                torch.nn.Tanh(),
+                torch.nn.LayerNorm(6),
+                torch.nn.Linear(6, 4, bias=False),
+                torch.nn.BatchNorm1d(4, eps=1e-3, momentum=None),
+                torch.nn.LayerNorm(4, elementwise_affine=False),
+                torch.nn.LayerNorm(4, bias=False),
+                torch.nn.BatchNorm1d(4, affine=False, track_running_stats=False),
+            )
+
+        def forward(self, x, codes):
+            return self.layers(torch.cat([x, self.table(codes)], 1))
+
+    model = Net().double()
+    x, codes = torch.randn(12, 2).double(), torch.randint(0, 4, (12,))
+    target = torch.randn(12, 4).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+    seen = {f"start.{name}": value.numpy().copy() for name, value in model.state_dict().items()}
+    for i in range(5):
+        optimizer.zero_grad()
+        y = model(x, codes)
+        seen[f"y.{i}"] = y.detach().numpy()
+        ((y - target) ** 2).mean().backward()
+        optimizer.step()
+    seen |= {f"grad.{name}": p.grad.numpy() for name, p in model.named_parameters()}
+    seen |= {f"end.{name}": value.numpy() for name, value in model.state_dict().items()}
+    seen["eval"] = model.eval()(x, codes).detach().numpy()
+    np.savez_compressed(
+        HERE / "torch_norms.npz",
+        x=x.numpy(),
+        codes=codes.numpy(),
+        target=target.numpy(),
+        torch=str(torch.__version__),
+        **seen,
+    )
+
+
 def mlp():
     torch.manual_seed(0)
     model = torch.nn.Sequential(
@@ -219,4 +269,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     optimizers()
     schedules()
+    norms()
     mlp()
