@@ -2,6 +2,7 @@
 
 from gpugrad.optim.base import Optimizer
 from gpugrad.optim.clip import clip_grad_norm
+from gpugrad.optim.lbfgs import LBFGS
 from gpugrad.optim.rules import SGD, Adagrad, Adam, AdamW, RMSprop
 from gpugrad.optim.schedules import (
     CosineAnnealingLR,
@@ -16,6 +17,7 @@ from gpugrad.optim.schedules import (
 )
 
 __all__ = [
+    "LBFGS",
     "SGD",
     "Adagrad",
     "Adam",

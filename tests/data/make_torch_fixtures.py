@@ -12,6 +12,9 @@ torch_optimizers.npz   a 4-6-3 sigmoid MLP under cross-entropy, trained for 200 
                        after the last as ``float64`` (settings, 51), torch computing in that dtype
 torch_schedules.npz    for each of SCHEDULES: ``lr.<name>``, and ``momentum.<name>`` where it is
                        cycled, before the first and after each of 20 steps
+torch_lbfgs.npz        a 3-5-1 tanh MLP under the mean squared error on ``x``, ``y`` from ``start``:
+                       parameters after each of 6 steps of each of LBFGS (``end.<name>``), losses
+                       before them (``loss.<name>``) and evaluations in all (``calls.<name>``)
 torch_norms.npz        the net of ``norms``, trained with SGD for ``y.0`` to ``y.4`` (the outputs on
                        ``x`` and ``codes``), then ``eval`` on the same; ``start.<name>`` and
                        ``end.<name>`` are its state_dict before and after, ``grad.<name>`` the last
@@ -191,6 +194,51 @@ def schedules():
     )
 
 
+LBFGS = {
+    "plain": {"lr": 0.3, "max_iter": 4},
+    "short memory": {"lr": 0.3, "max_iter": 4, "history_size": 2},
+    "one": {"lr": 0.2, "max_iter": 1},
+    "loose": {"lr": 0.3, "max_iter": 8, "tolerance_change": 1e-3, "tolerance_grad": 1e-2},
+    "few evaluations": {"lr": 0.3, "max_iter": 8, "max_eval": 3},
+    "strong_wolfe": {"max_iter": 10, "line_search_fn": "strong_wolfe"},
+}
+
+
+def lbfgs():
+    rng = np.random.default_rng(5)
+    x, start = rng.standard_normal((40, 3)), 0.5 * rng.standard_normal(26)
+    y = np.sin(x).sum(1, keepdims=True)
+    seen = {}
+    for name, settings in LBFGS.items():
+        layers = [torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1)]
+        model = torch.nn.Sequential(*layers).double()
+        torch.nn.utils.vector_to_parameters(torch.tensor(start), model.parameters())
+        optimizer = torch.optim.LBFGS(model.parameters(), **settings)
+        calls, ends, losses = 0, [], []
+
+        def closure(model=model, optimizer=optimizer):
+            nonlocal calls
+            calls += 1
+            optimizer.zero_grad()
+            loss = ((model(torch.tensor(x)) - torch.tensor(y)) ** 2).mean()
+            loss.backward()
+            return loss
+
+        for _ in range(6):
+            losses.append(optimizer.step(closure).item())
+            ends.append(flat(model))
+        seen |= {f"end.{name}": ends, f"loss.{name}": losses, f"calls.{name}": calls}
+    np.savez_compressed(
+        HERE / "torch_lbfgs.npz",
+        x=x,
+        y=y,
+        start=start,
+        settings=json.dumps(LBFGS),
+        torch=str(torch.__version__),
+        **seen,
+    )
+
+
 def norms():
     torch.manual_seed(1)
 
@@ -269,5 +317,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     optimizers()
     schedules()
+    lbfgs()
     norms()
     mlp()
