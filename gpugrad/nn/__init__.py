@@ -14,6 +14,7 @@ from gpugrad.nn.activations import (
     Softplus,
     Tanh,
 )
+from gpugrad.nn.flow import GradientFlow, LayerFlow, gradient_flow
 from gpugrad.nn.functional import (
     batch_norm,
     bce_with_logits,
@@ -59,7 +60,9 @@ __all__ = [
     "BatchNorm1d",
     "Dropout",
     "Embedding",
+    "GradientFlow",
     "Identity",
+    "LayerFlow",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
@@ -78,6 +81,7 @@ __all__ = [
     "elu",
     "embedding",
     "gelu",
+    "gradient_flow",
     "huber",
     "identity",
     "l1",
