@@ -153,48 +153,88 @@ OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def train(pairs: Any, steps: int, targets: Any, dtype: Any = np.float32) -> None:
-    """Both steps side by side, the last batch of each round smaller, the rate decaying."""
-    for i in range(steps):
+def train(pairs: Any, targets: Any, inputs: Any = X) -> None:
+    """1000 steps of both, side by side, with a smaller last batch and a schedule of the rate.
+
+    In float64, where rounding has no room to grow.
+    """
+    schedules = [gg.optim.CosineAnnealingLR(optimizer, 700) for _, optimizer, _ in pairs]
+    for i in range(1000):
         rows = slice(0, 24) if i % 4 else slice(0, 7)
-        x = X[rows].astype(dtype)
-        y = targets[rows] if targets.dtype.kind == "i" else targets[rows].astype(dtype)
-        values = []
-        for _, optimizer, step in pairs:
-            optimizer.lr *= 0.999
-            values.append(step(x, y).item())
-        assert np.isclose(*values, 1e-4, 1e-5), (i, values)
+        x, y = (a[rows] if a.dtype.kind == "i" else a[rows].astype("f8") for a in (inputs, targets))
+        values = [step(x, y).item() for _, _, step in pairs]
+        assert np.isclose(*values, 1e-6, 1e-8), (i, values)
+        for schedule in schedules:
+            schedule.step()
+    assert_same(*pairs, 1e-6)
+    assert pairs[1][2].stats()["recordings"] == 2
 
 
 @pytest.mark.parametrize(("name", "settings"), OPTIMIZERS, ids=str)
 def test_optimisers_over_1000_steps(name: str, settings: dict[str, Any]) -> None:
-    """In float64, where rounding has no room to grow."""
-    both = pair(mlp_step(name, dtype=np.float64, **settings))
-    train(both, 1000, LABELS, np.float64)
-    assert_same(*both, 1e-7)
-    assert both[1][2].stats()["recordings"] == 2
+    train(pair(mlp_step(name, dtype=np.float64, **settings)), LABELS)
 
 
 @pytest.mark.parametrize("activation", sorted(gg.nn.ACTIVATIONS))
-def test_activations(activation: str) -> None:
-    both = pair(mlp_step(activation=activation, lr=0.05))
-    train(both, 100, LABELS)
-    assert_same(*both, 1e-4)
+def test_activations_over_1000_steps(activation: str) -> None:
+    both = pair(mlp_step(activation=activation, dtype=np.float64, lr=0.01))
+    train(both, LABELS)
     assert both[1][2].stats()["not fused"] == {}
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "nll", "mse", "l1", "huber", "bce_with_logits"])
-def test_losses(loss: str) -> None:
-    both = pair(mlp_step(loss=loss, lr=0.02))
+def test_losses_over_1000_steps(loss: str) -> None:
     targets = LABELS if loss in ("cross_entropy", "nll") else np.abs(TARGETS) % 1
-    train(both, 100, targets)
-    assert_same(*both, 1e-4)
+    train(pair(mlp_step(loss=loss, dtype=np.float64, lr=0.01)), targets)
 
 
-def test_dropout_and_clipping_draw_and_scale_alike() -> None:
+def test_dropout_and_clipping_over_1000_steps() -> None:
     both = pair(mlp_step("Adam", dropout=0.4, clip=0.3, dtype=np.float64, lr=1e-3))
-    train(both, 200, LABELS, np.float64)
-    assert_same(*both, 1e-8)
+    train(both, LABELS)
+
+
+class Flat(gg.nn.Module):
+    def forward(self, x: Any) -> Any:
+        return x.reshape((x.shape[0], -1))
+
+
+def layers_of(kind: str) -> list[Any]:
+    f8 = {"dtype": np.float64}
+    draws = gg.random.Generator(3)
+    first = [gg.nn.Linear(12, 16, generator=draws, **f8)]
+    if kind == "LayerNorm":
+        first += [gg.nn.LayerNorm(16, **f8), gg.nn.Tanh()]
+    elif kind == "BatchNorm1d":
+        first += [gg.nn.BatchNorm1d(16, **f8), gg.nn.Tanh()]
+    elif kind == "Dropout":
+        first += [gg.nn.Tanh(), gg.nn.Dropout(0.3, generator=draws)]
+    elif kind == "Embedding":
+        first = [gg.nn.Embedding(9, 4, generator=draws, **f8), Flat()]
+        first += [gg.nn.Linear(48, 16, generator=draws, **f8), gg.nn.Tanh()]
+    return [*first, gg.nn.Linear(16, 5, generator=draws, **f8)]
+
+
+@pytest.mark.parametrize("kind", ["Linear", "LayerNorm", "BatchNorm1d", "Dropout", "Embedding"])
+def test_layers_over_1000_steps(kind: str) -> None:
+    def build() -> Any:
+        model = gg.nn.Sequential(*layers_of(kind))
+        updates = gg.optim.SGD(model, lr=0.01, momentum=0.9)
+
+        def step(x: Any, y: Any) -> Any:
+            updates.zero_grad()
+            value = gg.nn.cross_entropy(model(x), y)
+            value.backward()
+            updates.step()
+            return value
+
+        return model, updates, step
+
+    inputs = rng.integers(0, 9, (24, 12)) if kind == "Embedding" else X
+    both = pair(build)
+    train(both, LABELS, inputs)
+    states = [model.state_dict() for model, *_ in both]
+    for name, value in states[0].items():
+        close(value, states[1][name], np.float64)
 
 
 def test_one_thread_or_more_and_no_native_core_agree() -> None:
