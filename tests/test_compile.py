@@ -1,6 +1,7 @@
 """The compiled step: the same as uncompiled, in value and in state; and what cannot be compiled."""
 
 import threading
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from cases import CASES, Case
 
 import gpugrad as gg
+from gpugrad.backend import native
 from gpugrad.compiler import plan
 from gpugrad.compiler.trace import Trace
 from gpugrad.namespace import creation
@@ -239,7 +241,7 @@ def test_layers_over_1000_steps(kind: str) -> None:
 
 def test_one_thread_or_more_and_no_native_core_agree() -> None:
     results = []
-    for threads, native in ((1, True), (2, True), (3, True), (1, False)):
+    for threads, core in ((1, True), (2, True), (3, True), (1, False)):
         model, _, step = mlp_step("Adam", sizes=(12, 64, 64, 5), lr=1e-3, dtype=np.float64)()
         big = np.tile(X.astype("f8"), (40, 1)), np.tile(LABELS, 40)
 
@@ -247,7 +249,7 @@ def test_one_thread_or_more_and_no_native_core_agree() -> None:
             loss = step(x, y)
             return loss, loss, *[p.grad for p in model.parameters()]
 
-        with gg.config.override(native=native):
+        with gg.config.override(native=core):
             compiled = gg.compile(returning, threads=threads)
             for _ in range(20):
                 returned = compiled(*big)
@@ -270,6 +272,27 @@ def test_sums_over_rows_that_others_than_chains_read() -> None:
 
     for got, want in zip(gg.compile(f, threads=2)(rows), f(gg.asarray(rows)), strict=True):
         np.testing.assert_allclose(got.numpy(), want.numpy(), 1e-9, 1e-9)
+
+
+@pytest.mark.skipif(not native.available(), reason="the native core was not built")
+def test_replays_allocate_nothing_but_results() -> None:
+    """One value of any layer would show: 64 KiB."""
+    x, y = np.ones((256, 64), "f4"), np.arange(256) % 5
+    _, _, step = mlp_step("Adam", sizes=(64, 64, 64, 5))()
+    compiled = gg.compile(step)
+    for _ in range(3):
+        compiled(x, y)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        for _ in range(50):
+            compiled(x, y)
+        after, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - before < 16 << 10
+    assert after - before < 4 << 10
 
 
 def test_replays_are_bitwise_repeatable() -> None:
