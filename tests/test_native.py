@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpugrad as gg
-from gpugrad.backend import native
+from gpugrad.backend import native, numpy, sweeps
 
 if native.why_not():
     pytest.skip(native.why_not(), allow_module_level=True)
@@ -815,3 +816,41 @@ def test_importing_gpugrad_leaves_the_core_alone() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout == "False\n"
+
+
+# Passes outside a compiled step
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("shape", [(1, 70_001), (300, 301), (70_001, 1), (5, 40, 500)])
+def test_passes_over_large_arrays(dtype: str, shape: tuple[int, ...]) -> None:
+    """The same with and without the native core, where it is used and where it cannot be."""
+    sweeps._programs.made.cache_clear()  # built for the instruction set of the test before
+    rng = np.random.default_rng(0)
+    x = 4 * rng.standard_normal(shape).astype(dtype)
+    x.flat[:9] = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e4, -1e4, 88.8, -104.0]
+    dy = rng.standard_normal(shape).astype(dtype)
+    for view in (x, x[::-1], x.T):
+        results = []
+        for core in (True, False):
+            with gg.config.override(native=core):
+                y = gg.sigmoid(gg.asarray(view)).numpy()
+                results.append([y])
+                if x.ndim == 2 and view is x:
+                    dz, db = numpy.sigmoid_bwd(dy, np.nan_to_num(y, nan=0.5))
+                    results[-1] += [dz, db]
+        for a, b in zip(*results, strict=True):
+            assert (a.dtype, a.shape) == (b.dtype, b.shape)
+            tolerance = 2e-6 if dtype == "f4" else 1e-13
+            np.testing.assert_allclose(a, b, tolerance, 300 * tolerance)
+
+
+def test_passes_in_several_threads() -> None:
+    xs = [np.full((300, 300), v, "f4") for v in (-2.0, -1.0, 0.0, 1.0, 2.0)]
+
+    def work(x: Any) -> bool:
+        wanted = 1 / (1 + np.exp(-x[0, 0]))
+        return all(np.allclose(numpy.sigmoid(x), wanted, 1e-6) for _ in range(50))
+
+    with ThreadPoolExecutor(5) as pool:
+        assert all(pool.map(work, xs))

@@ -1,4 +1,7 @@
-"""The CPU backend on NumPy: the reference twin of every fused kernel. Imports errors only."""
+"""The CPU backend on NumPy: the reference twin of every fused kernel.
+
+Imports errors, and for large arrays the native core.
+"""
 
 from types import ModuleType
 from typing import Any
@@ -42,6 +45,37 @@ def out_of_range(op: str, low: Any, high: Any, size: int) -> BoundsError:
     return BoundsError(message(op, "an index is outside its axis", f"values {low}..{high}", hint))
 
 
+# Values from which on the native core's passes are taken. On two cores its sigmoid was three times
+# as fast as NumPy's at 16,384 float32 and eight times at a million, sigmoid_bwd even at 65,536.
+_NATIVE_SIGMOID, _NATIVE_SIGMOID_BWD = 8_192, 65_536
+
+
+def _native(least: int, *arrays: Array) -> Any:
+    """The native core's passes where they suit these arrays and it was built; else None."""
+    for a in arrays:
+        if a.size < least or a.dtype.char not in "fd" or not a.flags.c_contiguous:
+            return None
+    from gpugrad.backend import native, sweeps  # deferred: loads the core
+
+    return sweeps if native.available() else None
+
+
+def sigmoid(x: Array) -> Array:
+    """``1 / (1 + exp(−x))`` of an array of floats.
+
+    >>> sigmoid(np.zeros(2)).tolist()
+    [0.5, 0.5]
+    """
+    core = _native(_NATIVE_SIGMOID, x)
+    if core is not None:
+        return core.sigmoid(x)  # type: ignore[no-any-return]
+    y = np.negative(x)  # one array, not four: a third of the time at a few MiB
+    with np.errstate(over="ignore"):
+        np.exp(y, out=y)
+    y += 1
+    return np.reciprocal(y, out=y)
+
+
 # Rows of dz handled at a time. Of 64 KiB to 2 MiB this was fastest, or within noise of it, from
 # (16384, 64) to (8192, 1024) on a core with 1 MiB of L2; a product with ones beat sum(axis=0).
 _BLOCK_BYTES = 1 << 20
@@ -57,6 +91,9 @@ def sigmoid_bwd(dy: Array, y: Array) -> tuple[Array, Array]:
     >>> dz.ravel().tolist(), db.tolist()
     ([0.25, 0.25], [0.5])
     """
+    core = _native(_NATIVE_SIGMOID_BWD, dy, y) if dy.dtype is y.dtype else None
+    if core is not None:
+        return core.sigmoid_bwd(dy, y)  # type: ignore[no-any-return]
     m, n = y.shape
     dtype = y.dtype if y.dtype is dy.dtype else np.result_type(dy, y)
     if dtype.char == "e":
