@@ -1,9 +1,11 @@
 """Which device the tests run on, and a count of what a run without a GPU does not show."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import cupy_stand_in
 import pytest
+from cuda_on_cpu.launcher import ORDERS, Emulator
 
 import gpugrad as gg
 
@@ -29,6 +31,18 @@ def device(request: pytest.FixtureRequest) -> Iterator[str]:
     with gg.config.override(device=name):
         gg.zeros(1)
         yield name
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where CUDA kernels built for the CPU are kept for the session."""
+    return tmp_path_factory.mktemp("cuda_on_cpu")
+
+
+@pytest.fixture(params=ORDERS, ids=lambda order: f"order{order}")
+def emulator(request: pytest.FixtureRequest, built: Path) -> Emulator:
+    """The CPU emulator of CUDA, in each of its orders of threads."""
+    return Emulator(built, order=request.param)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

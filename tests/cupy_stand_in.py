@@ -138,8 +138,13 @@ class RawModule:
     def get_function(self, name: str) -> Any:
         kernel = self.emulator.kernel(self.code, name)
         return lambda grid, block, args, **options: kernel(
-            grid, block, tuple(_plain(a) for a in args), **options
+            grid, block, tuple(map(_argument, args)), **options
         )
+
+
+def _argument(x: Any) -> Any:
+    """A host array is refused, but one of a structure is passed by value, as CuPy does."""
+    return x if isinstance(x, np.ndarray) and x.dtype.names else _plain(x)
 
 
 def asarray(obj: Any, dtype: Any = None) -> Any:

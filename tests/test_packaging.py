@@ -20,7 +20,7 @@ import numpy, gpugrad
 from gpugrad.backend import launch, native
 assert gpugrad.grad(lambda x: x * x)(3.0) == 6.0
 assert sorted(p.name for p in launch.kernel_folder().iterdir()) == {kernels}
-assert 'sigmoid_bwd' in launch.kernel_source('sigmoid_bwd.cu')
+assert 'run_chain' in launch.kernel_source('chain.cuh')
 absent = native.why_not().startswith('the native core is not there')
 assert absent == {absent}, native.why_not()
 print(gpugrad.__file__)

@@ -1,7 +1,7 @@
 """The CUDA backend on CuPy: the only file that imports CuPy, and only when a device is asked for.
 
-Imports errors, launch and the array library. What NumPy raises on, CuPy often wraps or ignores: the
-checks that make both raise stand here.
+Imports errors, launch, kernels and the array library. What NumPy raises on, CuPy often wraps or
+ignores: the checks that make both raise stand here.
 """
 
 import os
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad.backend import launch
+from gpugrad.backend.kernels.sigmoid import sigmoid_bwd
 from gpugrad.backend.numpy import out_of_range
 from gpugrad.errors import DeviceError, message
 
@@ -100,7 +101,7 @@ class CupyBackend:
     # Kernels
 
     def sigmoid_bwd(self, dy: Array, y: Array) -> tuple[Array, Array]:
-        return launch.sigmoid_bwd(self, dy, y)
+        return sigmoid_bwd(self, dy, y)
 
     def scatter_add(self, out: Array, index: Any, values: Array) -> None:
         self.xp.add.at(out, index, values)

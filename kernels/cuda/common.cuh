@@ -23,6 +23,12 @@ __device__ __forceinline__ unsigned short float_to_half_bits(float x) {
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
     return bits;
 }
+
+__device__ __forceinline__ unsigned short double_to_half_bits(double x) {
+    unsigned short bits;
+    asm("cvt.rn.f16.f64 %0, %1;" : "=h"(bits) : "d"(x));
+    return bits;
+}
 #endif
 
 // Sizes and offsets: an array may hold more than 2^31 elements. Widen before multiplying, as in
@@ -40,6 +46,7 @@ struct f16 {
 
     f16() = default;
     __device__ explicit f16(float x) : bits(float_to_half_bits(x)) {}
+    __device__ explicit f16(double x) : bits(double_to_half_bits(x)) {}
     __device__ operator float() const { return half_bits_to_float(bits); }
 };
 

@@ -61,17 +61,33 @@ float half_bits_to_float(unsigned short bits) {
     return sign * std::ldexp(float(fraction + 0x400), exponent - 25);
 }
 
-// To nearest, ties to even, as cvt.rn.f16.f32.
-unsigned short float_to_half_bits(float x) {
+// To nearest, ties to even, as cvt.rn.f16.f64; a float is a double, so cvt.rn.f16.f32 as well.
+unsigned short double_to_half_bits(double x) {
     const unsigned short sign = std::signbit(x) ? 0x8000 : 0;
-    const float size = std::fabs(x);
+    const double size = std::fabs(x);
     if (std::isnan(x)) return 0x7fff;
-    if (size >= 65520.0f) return sign | 0x7c00;  // halfway past the largest half
-    const int exponent = size < 0x1p-14f ? -14 : std::ilogb(size);
+    if (size >= 65520) return sign | 0x7c00;  // halfway past the largest half
+    const int exponent = size < 0x1p-14 ? -14 : std::ilogb(size);
     // One unit in the last place is 2^(exponent - 10). A carry out of the fraction runs into the
     // exponent's bits, where it belongs.
     const int units = int(std::nearbyint(std::ldexp(size, 10 - exponent)));
-    return sign | (size < 0x1p-14f ? units : ((exponent + 14) << 10) + units);
+    return sign | (size < 0x1p-14 ? units : ((exponent + 14) << 10) + units);
 }
+
+unsigned short float_to_half_bits(float x) { return double_to_half_bits(x); }
+
+// g++ without -march has no instruction to contract a product and a sum into.
+float __fmul_rn(float x, float y) { return x * y; }
+double __dmul_rn(double x, double y) { return x * y; }
+
+template <typename To, typename From>
+To bits_as(From from) {
+    static_assert(sizeof(To) == sizeof(From), "the same bits");
+    To to;
+    memcpy(&to, &from, sizeof to);
+    return to;
+}
+float __int_as_float(int bits) { return bits_as<float>(bits); }
+double __longlong_as_double(long long bits) { return bits_as<double>(bits); }
 
 }  // namespace

@@ -4,7 +4,8 @@
 // Every CUDA thread of a block is a fiber on one CPU thread; blocks run one after another. A fiber
 // runs until it meets a barrier or a shuffle, so what another thread has yet to write is really
 // missing when the barrier that should wait for it is. Three orders of threads and blocks see to it
-// that whichever thread ought to have waited comes too early in one of them.
+// that whichever thread ought to have waited comes too early in one of them: two run a warp as far
+// as it gets before the next, one mixes all threads.
 //
 // Reported as an error, never a hang: a block barrier that some threads skip or meet at another
 // line, a warp barrier or shuffle to which some lanes do not come, a shuffle that reads outside its
@@ -220,6 +221,7 @@ class Sequence {
         if (order == shuffled) std::shuffle(items.begin(), items.end(), random);
         return items;
     }
+    bool mixed() const { return order == shuffled; }
 
   private:
     std::vector<unsigned> items;
@@ -265,15 +267,26 @@ void run_block(Sequence& threads) {
     unsigned running = thread_count;
     while (running && !error[0]) {
         bool progress = false;
-        for (unsigned number : threads.next()) {
-            Fiber& fiber = fibers[number];
-            if (fiber.state != State::ready) continue;
-            progress = true;
-            current = &fiber;
-            switch_stacks(scheduler, fiber.context);
-            current = nullptr;
-            if (error[0]) return;
-            running -= fiber.state == State::returned;
+        const std::vector<unsigned>& numbers = threads.next();
+        // Ascending and descending, each warp runs as far as it can before the next one starts: so
+        // one that has been freed by a barrier is far ahead of another that has not gone on yet.
+        const size_t turn = threads.mixed() ? numbers.size() : LANES;
+        for (size_t first = 0; first < numbers.size(); first += turn) {
+            bool again = true;
+            while (again) {
+                again = false;
+                for (size_t i = first; i < numbers.size() && i < first + turn; ++i) {
+                    Fiber& fiber = fibers[numbers[i]];
+                    if (fiber.state != State::ready) continue;
+                    progress = again = true;
+                    current = &fiber;
+                    switch_stacks(scheduler, fiber.context);
+                    current = nullptr;
+                    if (error[0]) return;
+                    running -= fiber.state == State::returned;
+                }
+                again = again && !threads.mixed();
+            }
         }
         if (!progress) release_block_barrier();
     }
@@ -288,6 +301,8 @@ __attribute__((no_sanitize("address"))) void fill_shared_with_nan(size_t dynamic
     for (size_t i = 0; i < dynamic_bytes; ++i) dynamic_shared[i] = '\xff';
 }
 
+char* stacks = nullptr;
+
 char* map_stacks() {
     const size_t bytes = MAX_THREADS * STACK_BYTES;
     void* stacks = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
@@ -300,7 +315,6 @@ char* map_stacks() {
 }
 
 void launch(Order order, size_t shared_bytes) {
-    static char* const stacks = map_stacks();
     if (!stacks) return fail("no memory for the stacks of %u threads", MAX_THREADS);
     const uint64_t blocks = uint64_t(grid_size.x) * grid_size.y * grid_size.z;
     const uint64_t threads = uint64_t(block_size.x) * block_size.y * block_size.z;
@@ -362,6 +376,14 @@ extern "C" int gg_find_kernel(const char* name) {
         if (!strcmp(emulator::kernels[i].name, name)) return int(i);
     }
     return -1;
+}
+
+// Makes the stacks of the threads, or takes those of another library: a process may only have so
+// many mappings, and guard pages take two each.
+extern "C" void* gg_use_stacks(void* others) {
+    using namespace emulator;
+    stacks = others ? static_cast<char*>(others) : map_stacks();
+    return stacks;
 }
 
 // Returns null, or the message of the error that ended the launch.

@@ -5,19 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cuda_on_cpu.launcher import ORDERS, Emulator, EmulatorError, why_unavailable
+from cuda_on_cpu.launcher import Emulator, EmulatorError, why_unavailable
 
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=f"{why_unavailable()}")
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cuda_on_cpu")
-
-
-@pytest.fixture(params=ORDERS, ids=lambda order: f"order{order}")
-def emulator(request: pytest.FixtureRequest, cache: Path) -> Emulator:
-    return Emulator(cache, order=request.param)
 
 
 def run_text(loader: Emulator, body: str, parameters: str = "", *args, block=(32,), shared_mem=0):
@@ -42,8 +32,8 @@ def test_emulator_refuses_divergence(emulator: Emulator, body: str, complaint: s
     run_text(emulator, "__syncthreads();")  # and works on after it
 
 
-def test_emulator_refuses_what_cuda_would(cache: Path) -> None:
-    loader, array = Emulator(cache), np.zeros(4, "f4")
+def test_emulator_refuses_what_cuda_would(built: Path) -> None:
+    loader, array = Emulator(built), np.zeros(4, "f4")
     with pytest.raises(EmulatorError, match=r"CUDA refuses .* block \(1025, 1, 1\)"):
         run_text(loader, "", block=(1025,))
     with pytest.raises(EmulatorError, match="parameters of k in number or size"):
@@ -55,7 +45,7 @@ def test_emulator_refuses_what_cuda_would(cache: Path) -> None:
     with pytest.raises(EmulatorError, match="exports no kernel 'other'"):
         loader.kernel('extern "C" __global__ void k() {}\nGG_EXPORT(k)\n', "other")
     with pytest.raises(ValueError, match="order is one of"):
-        Emulator(cache, order=3)
+        Emulator(built, order=3)
 
 
 def test_shared_memory_starts_every_block_as_nan(emulator: Emulator) -> None:
@@ -93,12 +83,12 @@ def test_shuffles_are_cudas(emulator: Emulator) -> None:
     np.testing.assert_array_equal(out, np.stack(want, 1))
 
 
-def test_half_conversions_are_numpys(cache: Path) -> None:
+def test_half_conversions_are_numpys(built: Path) -> None:
     bits = np.arange(1 << 16, dtype=np.uint16)
     halves = bits.view(np.float16)
     singles = np.zeros(bits.size, np.float32)
     body = "for (int i = 0; i < 65536; ++i) x[i] = half_bits_to_float(bits[i]);"
-    run_text(Emulator(cache), body, "const unsigned short* bits, float* x", bits, singles)
+    run_text(Emulator(built), body, "const unsigned short* bits, float* x", bits, singles)
     np.testing.assert_array_equal(singles, halves.astype(np.float32))
 
     finite = np.sort(halves[np.isfinite(halves)]).astype(np.float32)
@@ -109,8 +99,23 @@ def test_half_conversions_are_numpys(cache: Path) -> None:
     out = np.zeros(numbers.size, np.uint16)
     body = "for (long long i = 0; i < n; ++i) bits[i] = float_to_half_bits(x[i]);"
     parameters = "const float* x, unsigned short* bits, long long n"
-    run_text(Emulator(cache), body, parameters, numbers, out, np.int64(numbers.size))
+    run_text(Emulator(built), body, parameters, numbers, out, np.int64(numbers.size))
     with np.errstate(over="ignore"):
         want = numbers.astype(np.float16)
     np.testing.assert_array_equal(out.view(np.float16), want)
     np.testing.assert_array_equal(np.signbit(out.view(np.float16)), np.signbit(want))
+
+
+def test_portable_fibers_give_the_same_bits(built: Path) -> None:
+    body = """
+        __shared__ float sums[32];
+        sums[threadIdx.x] = x[threadIdx.x];
+        __syncthreads();
+        x[threadIdx.x] = __shfl_xor_sync(~0u, sums[31 - threadIdx.x], 1);
+    """
+    results = []
+    for flags in ([], ["-DGG_UCONTEXT"]):
+        x = np.arange(32, dtype="f4")
+        run_text(Emulator(built, extra_flags=flags), body, "float* x", x)
+        results.append(x.tolist())
+    assert results[0] == results[1]

@@ -1,0 +1,91 @@
+"""What test_kernels.py does to every CUDA file: a run that reaches all of it, and its texts.
+
+Arrays are of their own and exactly as long as needed, so that AddressSanitizer sees one element too
+many read or written.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from gpugrad.backend.kernels import chain, printer
+from gpugrad.backend.launch import Loader
+from gpugrad.compiler.expr import BINARY, UNARY
+
+
+def close(got: np.ndarray, want: np.ndarray) -> None:
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+def padded(values: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Memory that ends with the last value, in rows ``step`` apart; and the values in it."""
+    rows, cols = values.shape
+    memory = np.zeros((rows - 1) * step + cols, values.dtype)
+    item = memory.itemsize
+    inside = np.lib.stride_tricks.as_strided(memory, values.shape, (step * item, item))
+    inside[...] = values
+    return memory, inside
+
+
+def check_chain(loader: Loader) -> None:
+    """One text: every way to step through an operand, all three axes; two stages and one."""
+    rng = np.random.default_rng(0)
+    for rows, cols, step in [(280, 10, 12), (3, 270, 272)]:
+        x, values = padded(rng.standard_normal((rows, cols)).astype("f4"), step)
+        y, stored = padded(np.zeros((rows, cols), "f4"), step)
+        turned = rng.standard_normal((cols, rows)).astype("f4")
+        column = rng.standard_normal(rows).astype("f4")
+        line = rng.standard_normal(cols).astype("f4")
+        z = np.zeros((cols, rows), "f4")
+        totals = [np.zeros(count, "f4") for count in (cols, cols, rows, 1)]
+        plan = chain.plan(
+            "f4", rows, cols,
+            [(step, 1, "f4"), (1, rows, "f4"), (1, 0, "f4"), (0, 1, "f4")], (),
+            [("add", 0, 1, -1), ("mul", 4, 2, -1), ("add", 5, 3, -1)],
+            [(6, (step, 1, "f4")), (5, (1, rows, "f4"))],
+            [
+                ("sum", "rows", 6, (0, 1, "f4"), 1.0, False),
+                ("sum", "rows", 5, (0, 1, "f4"), 1.0, False),
+                ("sum", "cols", 6, (1, 0, "f4"), 1.0, False),
+                ("max", "all", 6, (0, 0, "f4"), 1.0, False),
+            ],
+        )  # fmt: skip
+        workspace = loader.empty((plan.workspace_bytes,), np.dtype(np.uint8))
+        plan.launch(loader, [x, turned, column, line], [y, z], totals, workspace)
+        part = (values + turned.T.astype("f8")) * column[:, None]
+        want = part + line
+        close(stored, want)
+        close(z, part.T)
+        for got, expected in zip(
+            totals, (want.sum(0), part.sum(0), want.sum(1), want.max()), strict=True
+        ):
+            close(got, expected)
+
+
+@cache
+def texts() -> dict[str, str]:
+    """Texts for nvcc, by name: together they have every kernel."""
+    unary = [(op, 0, -1, -1) for op in UNARY]
+    lines = (*unary, *[(op, 0, 1, -1) for op in BINARY], ("where", 2, 0, 1))
+    line = printer.Place("f4", printer.LINE)
+    wide = printer.Place("f8", printer.LINE)
+    one = printer.Place("f8", printer.ONE)
+    totals = tuple(
+        printer.Total(kind, axis, 5, "f4", False)
+        for kind, axis in [("sum", "rows"), ("max", "cols"), ("min", "all")]
+    )
+    mixed = printer.Code(
+        "f4", 4, (line, printer.Place("f4", printer.ROW), one),
+        ("0x1.8p+1f",), (("mul", 0, 3, -1), ("tanh", 4, -1, -1)), ((5, line),), totals,
+    )  # fmt: skip
+    return {
+        "opcodes_f4": _opcodes("f4", line, lines),
+        "opcodes_f8": _opcodes("f8", wide, lines),
+        "chain": printer.chain_text(mixed),
+        "group": printer.group_text(mixed._replace(totals=(), operands=(line, line, one))),
+    }
+
+
+def _opcodes(dtype: str, place: printer.Place, lines: tuple) -> str:
+    stores = tuple((3 + i, place) for i in range(len(lines)))
+    return printer.chain_text(printer.Code(dtype, 1, (place,) * 3, (), lines, stores))
