@@ -81,7 +81,7 @@ def of(array: Array) -> Backend:
     return backend
 
 
-def kernels(xp: ModuleType) -> Backend:
+def behind(xp: ModuleType) -> Backend:
     """The backend whose array module is ``xp``: how an op's ``forward`` reaches a fused kernel."""
     return _by_module.get(xp.__name__) or _cuda_device(None)
 

@@ -65,7 +65,7 @@ def _filled(key: Key, indices: Any) -> Any:
 def _checked(xp: Any, x: Any, key: Key, indices: Any) -> Any:
     """The index to hand to ``xp``; CuPy wraps what is out of range: there it is checked first."""
     if xp is not np and indices:
-        owner = backend.kernels(xp)
+        owner = backend.behind(xp)
         for array, size in zip(indices, _indexed_sizes(x.shape, key, indices), strict=True):
             if array.dtype.kind != "b":
                 owner.check_indices("index", array, size)
@@ -153,7 +153,7 @@ class Piece:
             out += _scatter(xp, self.g, *self.indices, key=self.key, shape=out.shape)
         else:
             index = _checked(xp, out, self.key, self.indices)
-            backend.kernels(xp).scatter_add(out, index, self.g)
+            backend.behind(xp).scatter_add(out, index, self.g)
 
 
 def _scatter(xp: Any, g: Any, *indices: Any, key: Key, shape: Any) -> Any:
