@@ -35,7 +35,7 @@ LAYERS = [
     ["nn", "data"],
     ["optim"],
     ["__init__"],
-    ["bench"],
+    ["bench", "sklearn"],
     ["cli"],
     ["__main__"],
 ]
