@@ -573,7 +573,7 @@ case(
 )
 case(
     "adam",
-    _updated("adam", 2, (0.1, 1, 0.9, 0.999), eps=0.0, decoupled=False),
+    _updated("adam", 2, (0.1, 1, 0.9, 0.999, 0.0), decoupled=False),
     lambda p, g: p - 0.1 * np.sign(g),
     real(3),
     real(3),

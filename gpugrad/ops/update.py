@@ -2,7 +2,7 @@
 
 ``reuse`` lets the new values take the place of the old ones in memory. On a CPU the arrays are
 passed through in blocks that stay in cache, so the ten steps of an update cost fewer trips to
-memory. Learning rate, momentum and step count are inputs, never parameters: a compiled step must
+memory. Learning rate, momentum and the like are inputs, never parameters: a compiled step must
 see them change.
 """
 
@@ -86,8 +86,8 @@ def _adam(
     t: Any,
     beta1: Any,
     beta2: Any,
+    eps: Any,
     *,
-    eps: float,
     weight_decay: float,
     decoupled: bool,
 ) -> None:

@@ -24,7 +24,8 @@ class Optimizer:
     _slots: ClassVar[tuple[str, ...]] = ()
     # Names of the settings that an update reads anew, in the order it takes them.
     _numbers: ClassVar[tuple[str, ...]] = ("lr",)
-    _live = frozenset({"lr", "steps", "momentum", "betas"})  # to a compiled step: never baked in
+    # To a compiled step, which never bakes them in.
+    _live = frozenset({"lr", "steps", "momentum", "betas", "eps"})
 
     def __init__(self, params: Module | Iterable[Tensor], lr: float) -> None:
         listed = params.parameters() if isinstance(params, Module) else params

@@ -62,7 +62,7 @@ class Adam(Optimizer):
     """
 
     _slots: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
-    _numbers: ClassVar[tuple[str, ...]] = ("lr", "beta1", "beta2")
+    _numbers: ClassVar[tuple[str, ...]] = ("lr", "beta1", "beta2", "eps")
     _decoupled = False
 
     def __init__(
@@ -91,15 +91,14 @@ class Adam(Optimizer):
     def _update(
         self, p: Tensor, g: Tensor, state: list[Tensor], t: Any, numbers: Any, reuse: bool
     ) -> Any:
-        lr, *betas = numbers
+        lr, *others = numbers
         return ops.adam(
             p,
             g,
             *state,
             lr,
             t,
-            *betas,
-            eps=self.eps,
+            *others,
             weight_decay=self.weight_decay,
             decoupled=self._decoupled,
             reuse=reuse,

@@ -8,13 +8,13 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.sparse import issparse
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import gen_batches, shuffle
+from sklearn.utils import gen_batches
 
 from gpugrad import backend, optim
 from gpugrad.errors import MissingDependency, message
@@ -49,6 +49,22 @@ class Rows:
             x = self.x[rows]
         return x, self.y[rows], None if self.weight is None else self.weight[rows]
 
+    def batches(self, order: Array, size: int, even: bool) -> Iterator[Any]:
+        """Minibatches of ``size`` rows in this order: x, y, weights (or None), number of rows.
+
+        ``even`` fills the last one up with rows of weight 0, so that one recording does for all.
+        """
+        n = len(order)
+        missing = -n % size if even else 0
+        order = np.concatenate([order, order[:missing]])
+        for part in gen_batches(n + missing, size):
+            x, y, w = self[order[part]]
+            count = min(part.stop, n) - part.start
+            if missing:
+                real = self.place((np.arange(size) < count).astype(self.x.dtype))
+                w = real if w is None else w * real
+            yield x, y, w, self.place(np.array(count, self.x.dtype))
+
     def chunks(self) -> Iterator[Batch]:
         """All rows; of a sparse X in parts that fit in memory."""
         return (self[rows] for rows in dense_parts(self.x))
@@ -61,6 +77,20 @@ def dense_parts(x: Array) -> Iterator[slice]:
     yield from gen_batches(n, size)
 
 
+class Adam(optim.Adam):
+    """Adam with scikit-learn's epsilon, which no bias correction divides (Kingma and Ba, sec. 2)."""
+
+    _numbers: ClassVar[tuple[str, ...]] = ("lr", "beta1", "beta2", "epsilon")
+
+    @property
+    def epsilon(self) -> float:
+        return float(self.eps / (1 - self.beta2 ** (self.steps[0] + 1)) ** 0.5)
+
+
+class AdamW(Adam, optim.AdamW):
+    """The same, with decoupled weight decay."""
+
+
 def optimizers(networks: Networks, lead: Any) -> list[optim.Optimizer]:
     """What the parameters of ``lead`` say."""
     lr = lead.learning_rate_init
@@ -70,10 +100,10 @@ def optimizers(networks: Networks, lead: Any) -> list[optim.Optimizer]:
     settings = {"betas": (lead.beta_1, lead.beta_2), "eps": lead.epsilon}
     if lead.solver == "adamw":
         return [
-            optim.AdamW(networks.weights, lr, **settings, weight_decay=lead.alpha),
-            optim.Adam(networks.biases, lr, **settings),
+            AdamW(networks.weights, lr, **settings, weight_decay=lead.alpha),
+            Adam(networks.biases, lr, **settings),
         ]
-    return [optim.Adam(networks.parameters, lr, **settings)]
+    return [Adam(networks.parameters, lr, **settings)]
 
 
 def set_rate(networks: Networks, lr: float) -> None:
@@ -103,12 +133,11 @@ def stochastic(
     try:
         with _progress(lead) as advance:
             for _ in range(lead.max_iter):
-                if lead.shuffle:
-                    order = shuffle(order, random_state=lead._random_state)
+                if lead.shuffle:  # what sklearn.utils.shuffle does
+                    order = order[lead._random_state.permutation(len(rows))]
                 networks.start_epoch()
-                for part in gen_batches(len(rows), size):
-                    x, y, w = rows[order[part] if lead.shuffle else part]
-                    networks.step(x, y) if w is None else networks.step(x, y, w)
+                for batch in rows.batches(order, size, even=not callable(lead.loss)):
+                    networks.step(*batch)
                 losses = networks.epoch_losses(len(rows))
                 for k, member in list(active.items()):
                     member.n_iter_ += 1

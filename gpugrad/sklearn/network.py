@@ -213,15 +213,15 @@ class Networks:
         """The mean loss of each network since `start_epoch`."""
         return np.atleast_1d(_host(self.total) / rows).tolist()  # type: ignore[no-any-return]
 
-    def _step(self, x: Array, y: Array, w: Array | None = None) -> None:
-        x, y, w = (None if a is None else functions.asarray(a) for a in (x, y, w))
+    def _step(self, x: Array, y: Array, w: Array | None, count: Array) -> None:
+        x, y, w, count = (None if a is None else functions.asarray(a) for a in (x, y, w, count))
         for p in self.parameters:
             p.grad = None
         loss, reported = self._losses(x, y, w)
         loss.sum().backward()
         for optimizer in self.optimizers:
             optimizer.step()
-        self.total += reported * y.shape[0]
+        self.total += reported * count
 
     def value(self, batches: Iterable[Any]) -> tuple[float, float, list[Array]]:
         """Of one network, over all rows: what is minimised, what is reported, and the gradients."""
