@@ -69,6 +69,8 @@ class Perceptron:
         hidden = list(np.atleast_1d(self.hidden_layer_sizes))
         if any(width <= 0 for width in hidden):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {hidden}.")
+        if incremental:
+            self._check_solver()
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)

@@ -4,6 +4,7 @@ A "member" is an estimator that one of the networks belongs to. What a member do
 epoch (stop early, remember its best weights) is scikit-learn's own code.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -50,20 +51,21 @@ class Rows:
         return x, self.y[rows], None if self.weight is None else self.weight[rows]
 
     def batches(self, order: Array, size: int, even: bool) -> Iterator[Any]:
-        """Minibatches of ``size`` rows in this order: x, y, weights (or None), number of rows.
+        """Minibatches of ``size`` rows: x, y, weights, 1 / their sum, number of rows.
 
         ``even`` fills the last one up with rows of weight 0, so that one recording does for all.
         """
         n = len(order)
-        missing = -n % size if even else 0
-        order = np.concatenate([order, order[:missing]])
-        for part in gen_batches(n + missing, size):
+        padded = n + (-n % size if even else 0)
+        order = np.resize(order, padded)
+        for part in gen_batches(padded, size):
             x, y, w = self[order[part]]
             count = min(part.stop, n) - part.start
-            if missing:
+            if even:
                 real = self.place((np.arange(size) < count).astype(self.x.dtype))
                 w = real if w is None else w * real
-            yield x, y, w, self.place(np.array(count, self.x.dtype))
+            inverse = 1 / (count if w is None or self.weight is None else w.sum())
+            yield x, y, w, *[self.place(np.array(v, self.x.dtype)) for v in (inverse, count)]
 
     def chunks(self) -> Iterator[Batch]:
         """All rows; of a sparse X in parts that fit in memory."""
@@ -78,7 +80,7 @@ def dense_parts(x: Array) -> Iterator[slice]:
 
 
 class Adam(optim.Adam):
-    """Adam with scikit-learn's epsilon, which no bias correction divides (Kingma and Ba, sec. 2)."""
+    """With scikit-learn's epsilon, which is not bias-corrected (Kingma and Ba 2015, section 2)."""
 
     _numbers: ClassVar[tuple[str, ...]] = ("lr", "beta1", "beta2", "epsilon")
 
@@ -124,7 +126,11 @@ def stochastic(
     incremental: bool,
 ) -> None:
     """Epochs over shuffled minibatches, until every member has stopped or ``max_iter``."""
+    even = not callable(lead.loss)  # the user's may look at all rows of a batch together
     size = _batch_size(lead, len(rows))
+    if incremental and even:  # few sizes in a stream of many: each is recorded once
+        most = 200 if lead.batch_size == "auto" else lead.batch_size
+        size = min(most, 4 ** math.ceil(math.log(size, 4)))
     order = np.arange(len(rows))
     scored = validation if validation is not None else (None, None, None)
     active = dict(enumerate(members))
@@ -136,7 +142,7 @@ def stochastic(
                 if lead.shuffle:  # what sklearn.utils.shuffle does
                     order = order[lead._random_state.permutation(len(rows))]
                 networks.start_epoch()
-                for batch in rows.batches(order, size, even=not callable(lead.loss)):
+                for batch in rows.batches(order, size, even):
                     networks.step(*batch)
                 losses = networks.epoch_losses(len(rows))
                 for k, member in list(active.items()):

@@ -79,9 +79,8 @@ class Networks:
         if self.count == 1:
             return list(layers[0][0]), list(layers[0][1])
         weights = [np.stack(ws) for ws in zip(*[coefs for coefs, _ in layers], strict=True)]
-        biases = [np.stack(bs)[:, None] for bs in zip(*[b for _, b in layers], strict=True)]
+        biases = [np.concatenate(bs) for bs in zip(*[b for _, b in layers], strict=True)]
         weights[0] = np.concatenate(list(weights[0]), axis=1)
-        biases[0] = biases[0].reshape(-1)
         return weights, biases
 
     def use(self, optimizers: Sequence[optim.Optimizer]) -> None:
@@ -106,11 +105,10 @@ class Networks:
         weights, biases = ([_host(p) for p in part] for part in (self.weights, self.biases))
         if self.count == 1:
             return [np.array(w) for w in weights], [np.array(b) for b in biases]
-        coefs = [np.split(weights[0], self.count, axis=1)[member]] + [
-            w[member] for w in weights[1:]
-        ]
-        shifts = [np.split(biases[0], self.count)[member]] + [b[member, 0] for b in biases[1:]]
-        return [np.array(w, order="C") for w in coefs], [np.array(b) for b in shifts]
+        first = np.split(weights[0], self.count, axis=1)
+        coefs = [first[member], *[w[member] for w in weights[1:]]]
+        intercepts = [np.split(b, self.count)[member] for b in biases]
+        return [np.array(w, order="C") for w in coefs], [np.array(b) for b in intercepts]
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -119,19 +117,21 @@ class Networks:
     # Forward
 
     def logits(self, x: Tensor) -> Tensor:
-        """The last layer before its activation: (rows, outputs), or (networks, rows, outputs)."""
+        """The last layer before its activation: (rows, outputs), or (rows, networks, outputs)."""
         h = x
         for i, (w, b) in enumerate(zip(self.weights, self.biases, strict=True)):
             if i:
                 h = self.dropout(self.activation(h))
-                if i == 1 and self.count > 1:
-                    h = self._apart(h)
-            h = h @ w + b
-        return self._apart(h) if len(self.weights) == 1 and self.count > 1 else h
+            h = self._times(h, w) + b
+        return h.reshape((h.shape[0], self.count, -1)) if self.count > 1 else h
 
-    def _apart(self, h: Tensor) -> Tensor:
-        """(rows, k · width) as (k, rows, width)."""
-        return functions.permute_dims(h.reshape((h.shape[0], self.count, -1)), (1, 0, 2))
+    def _times(self, h: Tensor, w: Tensor) -> Tensor:
+        """``h w``: of networks side by side (rows, networks · width) each by its own weights."""
+        if w.ndim == 2:
+            return h @ w
+        rows = h.shape[0]
+        apart = functions.permute_dims(h.reshape((rows, self.count, -1)), (1, 0, 2))
+        return functions.permute_dims(apart @ w, (1, 0, 2)).reshape((rows, -1))
 
     # Loss
 
@@ -139,19 +139,20 @@ class Networks:
         """Σ weight · loss over the rows, for each network."""
         losses = self._rows(self.logits(x), y)
         if losses.ndim > (self.count > 1):
-            return (losses if w is None else losses * w).sum(axis=-1)
+            if w is not None:
+                losses = losses * (w.reshape((-1, 1)) if self.count > 1 else w)
+            return losses.sum(axis=0)
         if w is not None:
             rule = "a loss that is one number cannot be weighted by rows"
             hint = "to return the loss of each row"
             raise ShapeError(message("sample_weight", rule, hint=hint))
         return losses * y.shape[0]
 
-    def _losses(self, x: Tensor, y: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What is minimised, and what is reported: for each network, averaged over the rows."""
+    def _losses(self, x: Any, y: Any, w: Any, inverse: Any) -> tuple[Tensor, Tensor]:
+        """What is minimised, and what is reported, of each network; ``inverse`` is 1 / Σ w."""
         data = self._weighted(x, y, w)
-        weight = y.shape[0] if w is None else w.sum()
         penalty = self._penalty() * (self.alpha * 0.5)
-        return (data + penalty) / weight, ((data * self._share + penalty) / weight).detach()
+        return (data + penalty) * inverse, ((data * self._share + penalty) * inverse).detach()
 
     @property
     def _share(self) -> float:
@@ -159,9 +160,11 @@ class Networks:
         return 1 / self.outputs if self.spec.loss == "squared_error" else 1.0
 
     def _rows(self, z: Tensor, y: Tensor) -> Tensor:
-        """The loss of each row."""
+        """The loss of each row, (rows,) or (rows, networks)."""
         if callable(self.spec.loss):
             return self._own_loss(self.spec.loss, _OUTPUTS[self.spec.output](z), y)
+        if self.count > 1:
+            y = functions.expand_dims(y, axis=1)
         if self.spec.output == "softmax":
             labels = functions.broadcast_to(y, z.shape[:-1]).reshape(-1)
             flat = z.reshape((-1, z.shape[-1]))
@@ -178,8 +181,8 @@ class Networks:
     def _own_loss(self, loss: Callable[..., Any], p: Tensor, y: Tensor) -> Tensor:
         """What the user's function gives for each row, or for all of them together."""
         if self.count > 1:
-            parts = [self._own_loss_of_one(loss, p[k], y) for k in range(self.count)]
-            return functions.stack(parts)
+            parts = [self._own_loss_of_one(loss, p[:, k], y) for k in range(self.count)]
+            return functions.stack(parts, axis=-1)
         return self._own_loss_of_one(loss, p, y)
 
     def _own_loss_of_one(self, loss: Callable[..., Any], p: Tensor, y: Tensor) -> Tensor:
@@ -213,11 +216,12 @@ class Networks:
         """The mean loss of each network since `start_epoch`."""
         return np.atleast_1d(_host(self.total) / rows).tolist()  # type: ignore[no-any-return]
 
-    def _step(self, x: Array, y: Array, w: Array | None, count: Array) -> None:
-        x, y, w, count = (None if a is None else functions.asarray(a) for a in (x, y, w, count))
+    def _step(self, x: Array, y: Array, w: Array | None, inverse: Array, count: Array) -> None:
+        given = (x, y, w, inverse, count)
+        x, y, w, inverse, count = (None if a is None else functions.asarray(a) for a in given)
         for p in self.parameters:
             p.grad = None
-        loss, reported = self._losses(x, y, w)
+        loss, reported = self._losses(x, y, w, inverse)
         loss.sum().backward()
         for optimizer in self.optimizers:
             optimizer.step()
