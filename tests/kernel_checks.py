@@ -4,11 +4,12 @@ Arrays are of their own and exactly as long as needed, so that AddressSanitizer 
 many read or written.
 """
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 
-from gpugrad.backend.kernels import chain, printer
+from gpugrad.backend.kernels import chain, cross_entropy, printer, softmax
 from gpugrad.backend.launch import Loader
 from gpugrad.compiler.expr import BINARY, UNARY
 
@@ -62,6 +63,33 @@ def check_chain(loader: Loader) -> None:
             close(got, expected)
 
 
+def check_softmax(loader: Loader) -> None:
+    """Rows for some threads and for a block, with and without neighbours to the right."""
+    rng = np.random.default_rng(0)
+    for rows, cols, step in [(70, 10, 12), (3, 1030, 1032)]:
+        z, values = padded(rng.standard_normal((rows, cols)).astype("f4"), step)
+        y, stored = padded(np.zeros((rows, cols), "f4"), step)
+        e = np.exp(values.astype("f8"))
+        p = e / e.sum(1, keepdims=True)
+        plan = softmax.plan("f4", rows, cols, step, step, False)
+        launch = plan.matrix.launch(softmax.softmax_text("f4", 4, False), "softmax", 4)
+        for grid in [launch.grid, (1, 1, 1)]:  # one block goes through all rows
+            stored[...] = 0
+            replace(launch, grid=grid)(loader, z, step, y, step, rows, cols)
+            close(stored, p)
+        t = rng.integers(0, cols, rows)
+        t[1], t[2] = -(1 << 40), 1 << 40
+        good = np.arange(rows)[(t >= 0) & (t < cols)]
+        r, residual = padded(np.zeros((rows, cols), "f4"), step)
+        loss, status = np.zeros(rows, "f4"), np.zeros(2, "i8")
+        plan = cross_entropy.plan("f4", rows, cols, step, (1, "i8"), 1, step, None)
+        plan.launch(loader, z, t, status, loss, r)
+        close(loss[good], -np.log(p[good, t[good]]))
+        p[good, t[good]] -= 1
+        close(residual[good], p[good])
+        assert status.tolist() == [-(1 << 40), 1 << 40]
+
+
 @cache
 def texts() -> dict[str, str]:
     """Texts for nvcc, by name: together they have every kernel."""
@@ -79,6 +107,9 @@ def texts() -> dict[str, str]:
         ("0x1.8p+1f",), (("mul", 0, 3, -1), ("tanh", 4, -1, -1)), ((5, line),), totals,
     )  # fmt: skip
     return {
+        "softmax": softmax.softmax_text("f4", 4, False),
+        "log_softmax": softmax.softmax_text("f8", 2, True),
+        "cross_entropy": cross_entropy.cross_entropy_text("f4", "i8", 4),
         "opcodes_f4": _opcodes("f4", line, lines),
         "opcodes_f8": _opcodes("f8", wide, lines),
         "chain": printer.chain_text(mixed),

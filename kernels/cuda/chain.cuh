@@ -26,41 +26,6 @@
 //          2 * splits * count reals.
 // Order    additions follow the launch geometry alone: the same bits on every run.
 
-// Reads `count` of the WIDTH elements that are `step` apart; the rest is zero.
-template <int WIDTH, typename T>
-__device__ __forceinline__ pack<T, WIDTH> load_some(const T* from, index_t step, int count) {
-    pack<T, WIDTH> values = {};
-#pragma unroll
-    for (int k = 0; k < WIDTH; ++k) {
-        if (k < count) values.at[k] = from[k * step];
-    }
-    return values;
-}
-
-template <int WIDTH, typename T>
-__device__ __forceinline__ void store_some(T* to, index_t step, const pack<T, WIDTH>& values,
-                                           int count) {
-#pragma unroll
-    for (int k = 0; k < WIDTH; ++k) {
-        if (k < count) to[k * step] = values.at[k];
-    }
-}
-
-// The same of neighbours, in one transaction where all are there.
-template <int WIDTH, typename T>
-__device__ __forceinline__ pack<T, WIDTH> load_line(const T* from, int count) {
-    return count == WIDTH ? load<WIDTH>(from) : load_some<WIDTH>(from, 1, count);
-}
-
-template <int WIDTH, typename T>
-__device__ __forceinline__ void store_line(T* to, const pack<T, WIDTH>& values, int count) {
-    if (count == WIDTH) {
-        store(to, values);
-    } else {
-        store_some(to, 1, values, count);
-    }
-}
-
 // What Code::end_row() and Code::end() do with a reduction: over columns, rows and all.
 
 template <Kind KIND, typename T, typename To>

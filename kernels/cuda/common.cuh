@@ -50,18 +50,6 @@ struct f16 {
     __device__ operator float() const { return half_bits_to_float(bits); }
 };
 
-// The type sums over T are taken in.
-template <typename T>
-struct accumulator {
-    typedef float type;
-};
-template <>
-struct accumulator<double> {
-    typedef double type;
-};
-template <typename T>
-using accumulator_t = typename accumulator<T>::type;
-
 // WIDTH neighbouring elements, moved in one transaction. Load and store only where the address is a
 // multiple of sizeof(T) * WIDTH.
 template <typename T, int WIDTH>
@@ -79,13 +67,37 @@ __device__ __forceinline__ void store(T* to, const pack<T, WIDTH>& values) {
     *reinterpret_cast<pack<T, WIDTH>*>(to) = values;
 }
 
-// Gives each lane the sum over the lanes whose number equals its own modulo `stride`, a power of
-// two up to 32; stride 1 sums the whole warp. All 32 lanes must call it. The additions keep one
-// order.
-template <typename T>
-__device__ __forceinline__ T warp_sum(T value, int stride) {
-    for (int distance = WARP_LANES / 2; distance >= stride; distance /= 2) {
-        value += __shfl_xor_sync(WHOLE_WARP, value, distance);
+// Reads `count` of the WIDTH elements that are `step` apart; the rest is zero.
+template <int WIDTH, typename T>
+__device__ __forceinline__ pack<T, WIDTH> load_some(const T* from, index_t step, int count) {
+    pack<T, WIDTH> values = {};
+#pragma unroll
+    for (int k = 0; k < WIDTH; ++k) {
+        if (k < count) values.at[k] = from[k * step];
     }
-    return value;
+    return values;
+}
+
+template <int WIDTH, typename T>
+__device__ __forceinline__ void store_some(T* to, index_t step, const pack<T, WIDTH>& values,
+                                           int count) {
+#pragma unroll
+    for (int k = 0; k < WIDTH; ++k) {
+        if (k < count) to[k * step] = values.at[k];
+    }
+}
+
+// The same of neighbours, in one transaction where all are there.
+template <int WIDTH, typename T>
+__device__ __forceinline__ pack<T, WIDTH> load_line(const T* from, int count) {
+    return count == WIDTH ? load<WIDTH>(from) : load_some<WIDTH>(from, 1, count);
+}
+
+template <int WIDTH, typename T>
+__device__ __forceinline__ void store_line(T* to, const pack<T, WIDTH>& values, int count) {
+    if (count == WIDTH) {
+        store(to, values);
+    } else {
+        store_some(to, 1, values, count);
+    }
 }

@@ -90,4 +90,17 @@ To bits_as(From from) {
 float __int_as_float(int bits) { return bits_as<float>(bits); }
 double __longlong_as_double(long long bits) { return bits_as<double>(bits); }
 
+// Threads take turns, so nothing comes between.
+long long atomicMin(long long* address, long long value) {
+    const long long old = *address;
+    if (value < old) *address = value;
+    return old;
+}
+
+long long atomicMax(long long* address, long long value) {
+    const long long old = *address;
+    if (value > old) *address = value;
+    return old;
+}
+
 }  // namespace
