@@ -9,7 +9,8 @@ from functools import cache
 
 import numpy as np
 
-from gpugrad.backend.kernels import chain, cross_entropy, printer, softmax
+import gpugrad as gg
+from gpugrad.backend.kernels import chain, copy, cross_entropy, philox, printer, softmax
 from gpugrad.backend.launch import Loader
 from gpugrad.compiler.expr import BINARY, UNARY
 
@@ -90,6 +91,33 @@ def check_softmax(loader: Loader) -> None:
         assert status.tolist() == [-(1 << 40), 1 << 40]
 
 
+def check_transpose(loader: Loader) -> None:
+    rng = np.random.default_rng(0)
+    for rows, cols in [(33, 70), (64, 9)]:
+        source, turned = padded(rng.integers(0, 99, (cols, rows)), rows + 2)
+        target, copied = padded(np.zeros((rows, cols), "i8"), cols + 3)
+        plan = copy.plan(8, rows, cols, (1, rows + 2), (cols + 3, 1))
+        assert isinstance(plan, copy.Transpose)
+        plan.launch(loader, source, target)
+        np.testing.assert_array_equal(copied, turned.T)
+
+
+def check_philox(loader: Loader) -> None:
+    """Draws of every kind one after another, each from the state the last one left."""
+    generator = gg.random.Generator(5)
+    state = np.array(generator.state, "u8")
+    bits = generator._bits
+    for n in (1, 2, 3, 8, 1, 1001):
+        for code in ("f4", "f4", "f8", "u8", "f4"):
+            out = np.zeros(n, code)
+            philox.plan(code, n).launch(loader, state, out)
+            raw = code == "u8"
+            np.testing.assert_array_equal(
+                out, bits.bit_generator.random_raw(n) if raw else bits.random(n, code)
+            )
+            assert state.tolist() == generator.state
+
+
 @cache
 def texts() -> dict[str, str]:
     """Texts for nvcc, by name: together they have every kernel."""
@@ -110,6 +138,8 @@ def texts() -> dict[str, str]:
         "softmax": softmax.softmax_text("f4", 4, False),
         "log_softmax": softmax.softmax_text("f8", 2, True),
         "cross_entropy": cross_entropy.cross_entropy_text("f4", "i8", 4),
+        "transpose": copy.transpose_text("u8"),
+        "philox": philox.philox_text("f4"),
         "opcodes_f4": _opcodes("f4", line, lines),
         "opcodes_f8": _opcodes("f8", wide, lines),
         "chain": printer.chain_text(mixed),

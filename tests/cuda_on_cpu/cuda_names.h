@@ -80,6 +80,10 @@ unsigned short float_to_half_bits(float x) { return double_to_half_bits(x); }
 float __fmul_rn(float x, float y) { return x * y; }
 double __dmul_rn(double x, double y) { return x * y; }
 
+unsigned long long __umul64hi(unsigned long long x, unsigned long long y) {
+    return static_cast<unsigned __int128>(x) * y >> 64;
+}
+
 template <typename To, typename From>
 To bits_as(From from) {
     static_assert(sizeof(To) == sizeof(From), "the same bits");

@@ -23,7 +23,7 @@ from gpugrad.backend.launch import (
 from gpugrad.errors import GpugradError, message
 
 BLOCK_THREADS = 256  # BLOCK_THREADS in reduce.cuh
-_WIDEST = 8
+_WIDEST = 16
 # About eight waves of 256 blocks: enough to keep a large GPU busy to the end.
 _MAP_BLOCKS = 2048
 # Bounds the blocks of a reduction, and with them the partial results to be folded.
@@ -149,7 +149,7 @@ class Plan:
     @cached_property
     def workspace_bytes(self) -> int:
         """What `launch` needs for partial results, whichever width the pointers allow."""
-        return max(self._parts(self._geometry(w))[1] for w in (1, 2, 4, 8) if w <= self.width)
+        return max(self._parts(self._geometry(w))[1] for w in (1, 2, 4, 8, 16) if w <= self.width)
 
     def launch(
         self, loader: Loader, operands: Sequence[Any], stores: Sequence[Any],
