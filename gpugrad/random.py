@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from gpugrad import backend
 from gpugrad.aval import Aval
+from gpugrad.config import flags
 from gpugrad.errors import BoundsError, DtypeError, ShapeError, message
 from gpugrad.late import functions
 from gpugrad.state import state
@@ -19,13 +21,20 @@ from gpugrad.tensor import Tensor
 
 Size = int | tuple[int, ...] | None
 
-# A draw in a traced step: it takes nothing, changes the generator, and is never left out.
+# Draws in a traced step: they take nothing, change the generator, and are never left out.
 _DRAW = SimpleNamespace(
     name="draw",
     kind="effect",
     rules=None,
-    forward=lambda xp, *, draw, shape, dtype: draw(),
-    aval=lambda *, draw, shape, dtype: Aval(shape, dtype),
+    forward=lambda xp, *, draw, shape, dtype, device: draw(),
+    aval=lambda *, draw, shape, dtype, device: Aval(shape, dtype),
+)
+_UNIFORM = SimpleNamespace(
+    name="uniform",
+    kind="effect",
+    rules=None,
+    forward=lambda xp, *, generator, shape, dtype, device: generator._drawn(shape, dtype, device),
+    aval=lambda *, generator, shape, dtype, device: Aval(shape, dtype),
 )
 
 
@@ -62,17 +71,76 @@ class Generator:
 
     def _made(self, draw: Callable[[], Any], shape: tuple[int, ...], dtype: Any) -> Tensor:
         """What ``draw`` gives: now, or afresh at every run of a step that is being traced."""
+        device = self.device or flags.device
         if state.trace is None:
-            return functions.asarray(draw(), device=self.device)
-        drawn = state.trace.record(_DRAW, (), {"draw": draw, "shape": shape, "dtype": dtype})
-        return functions.asarray(drawn, device=self.device)
+            return functions.asarray(draw(), device=device)
+        params = {"draw": draw, "shape": shape, "dtype": dtype, "device": device}
+        drawn: Tensor = state.trace.record(_DRAW, (), params)
+        return drawn
+
+    def _unit(self, shape: tuple[int, ...], dtype: Any, device: str | None) -> Tensor:
+        """Values in [0, 1), made where they will be."""
+        device = device or self.device or flags.device
+        if state.trace is None:
+            return Tensor(self._drawn(shape, dtype, device))
+        params = {"generator": self, "shape": shape, "dtype": dtype, "device": device}
+        drawn: Tensor = state.trace.record(_UNIFORM, (), params)
+        return drawn
+
+    def _drawn(self, shape: tuple[int, ...], dtype: Any, device: str) -> Any:
+        if device == "cpu":
+            return np.asarray(self._bits.random(shape, dtype))
+        n = int(np.prod(shape, dtype=np.int64))
+        place: Any = backend.get(device)
+        return place.uniform(self.take(n, dtype), shape, dtype)
+
+    def take(self, n: int, dtype: Any) -> "np.ndarray[Any, Any]":
+        """Leave the next ``n`` uniforms to a kernel: the state it needs. The stream goes on behind.
+
+        What `state` is before, as twelve uint64.
+        """
+        before = np.array(self.state, np.uint64)
+        state: Any = self._bits.bit_generator.state
+        word = self._position(state)
+        if dtype != np.float32:
+            self._seek(state, word + n)
+        elif n:  # half words, of which one may be left over
+            halves = n - int(state["has_uint32"])
+            state["has_uint32"] = 0
+            self._seek(state, word + halves // 2)
+            if halves % 2:
+                self._bits.random(1, np.float32)  # keeps the other half itself
+        return before
+
+    @staticmethod
+    def _position(state: Any) -> int:
+        """How many words have been used: a counter is that of the block in the buffer."""
+        counter = sum(int(word) << 64 * i for i, word in enumerate(state["state"]["counter"]))
+        return 4 * (counter - 1) + int(state["buffer_pos"])
+
+    def _seek(self, state: Any, word: int) -> None:
+        """Go on from word ``word``, all else as in ``state``."""
+        block = word // 4
+        counter = [np.uint64(block >> 64 * i & (1 << 64) - 1) for i in range(4)]
+        state["state"]["counter"] = np.array(counter)
+        state["buffer_pos"] = 4
+        self._bits.bit_generator.state = state
+        if word % 4:
+            self._bits.bit_generator.random_raw(word % 4)
 
     def uniform(
-        self, low: float = 0.0, high: float = 1.0, size: Size = None, dtype: Any = np.float32
+        self,
+        low: float = 0.0,
+        high: float = 1.0,
+        size: Size = None,
+        dtype: Any = np.float32,
+        *,
+        device: str | None = None,
     ) -> Tensor:
         """Values in ``[low, high)``: 53 random bits each for float64, 24 for float32.
 
-        Raises `ShapeError` unless ``low ≤ high`` and both are finite.
+        Made on ``device``, by default the generator's. Raises `ShapeError` unless ``low ≤ high``
+        and both are finite.
         """
         dtype, shape = _floating("uniform", dtype), _shape(size)
         low, high, most = float(low), float(high), float(np.finfo(dtype).max)
@@ -80,15 +148,13 @@ class Generator:
             hint = f"low ≤ high, both in ±{most:.3g} and no more than that apart"
             raise ShapeError(message("uniform", "an impossible range", f"{low}..{high}", hint))
 
-        def draw() -> Any:
-            unit = self._bits.random(shape, dtype)
-            if low == 0.0 and high == 1.0:
-                return unit
-            values = unit * dtype.type(high - low) + dtype.type(low)
-            # The sum may round up to high itself, which the interval leaves out.
-            return np.minimum(values, np.nextafter(dtype.type(high), dtype.type(low)))
-
-        return self._made(draw, shape, dtype)
+        unit = self._unit(shape, dtype, device)
+        if low == 0.0 and high == 1.0:
+            return unit
+        # The sum may round up to high itself, which the interval leaves out.
+        last = float(np.nextafter(dtype.type(high), dtype.type(low)))
+        values: Tensor = functions.minimum(unit * (high - low) + low, last)
+        return values
 
     def normal(
         self, loc: float = 0.0, scale: float = 1.0, size: Size = None, dtype: Any = np.float32
@@ -154,12 +220,11 @@ class Generator:
 
         return self._made(draw, shape, kind)
 
-    def bernoulli(self, p: float, size: Size = None) -> Tensor:
+    def bernoulli(self, p: float, size: Size = None, *, device: str | None = None) -> Tensor:
         """True with probability ``p``: where a float32 uniform is below it."""
         if not 0.0 <= p <= 1.0:
             raise DtypeError(message("bernoulli", "a probability is in 0..1", p))
-        shape = _shape(size)
-        return self._made(lambda: self._bits.random(shape, np.float32) < p, shape, np.dtype(bool))
+        return self._unit(_shape(size), np.dtype(np.float32), device) < float(p)
 
     def permutation(self, x: Any) -> Tensor:
         """``0..x-1`` in random order for an integer, else the rows of ``x`` in random order.

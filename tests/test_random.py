@@ -372,3 +372,19 @@ def test_bad_arguments_raise_and_change_nothing(bad: Any) -> None:
         bad(generator)
     assert isinstance(caught.value, GpugradError)
     assert generator.state == before
+
+
+def test_what_a_kernel_takes_over() -> None:
+    """The state before is what it needs, and the stream goes on as if it had been drawn here."""
+    choose = np.random.default_rng(0)
+    for seed in range(200):
+        ours, other = gg.random.Generator(seed), gg.random.Generator(seed)
+        for _ in range(choose.integers(1, 8)):
+            n, dtype = int(choose.integers(0, 12)), (np.float32, np.float64)[choose.integers(2)]
+            want = other.uniform(size=n, dtype=dtype).numpy()
+            kernel = gg.random.Generator(0)
+            kernel.state = [int(word) for word in ours.take(n, dtype)]
+            np.testing.assert_array_equal(kernel.uniform(size=n, dtype=dtype).numpy(), want)
+        for dtype in (np.float32, np.float64):
+            want = other.uniform(size=5, dtype=dtype).numpy()
+            np.testing.assert_array_equal(ours.uniform(size=5, dtype=dtype).numpy(), want)

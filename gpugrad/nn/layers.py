@@ -166,7 +166,7 @@ class Dropout(Module):
         values = functional.identity(x)
         if not self.training or not self.p:
             return values
-        keep = self.generator.bernoulli(1 - self.p, values.shape).to(values.device)
+        keep = self.generator.bernoulli(1 - self.p, values.shape, device=values.device)
         return values * (keep.astype(values.dtype) / (1 - self.p))
 
     def _describe(self) -> str:
