@@ -10,6 +10,8 @@ variable                 default  meaning
 ``GPUGRAD_NATIVE``       ``1``    run compiled steps in the native CPU core where it could
                                   be built; ``0`` leaves everything to NumPy
 ``GPUGRAD_NUM_THREADS``  ``0``    threads of the native core; ``0``: one for each core
+``GPUGRAD_TF32``         ``0``    float32 matrix products of compiled steps on CUDA may round
+                                  their operands to TF32, 10 bits: several times as fast
 =======================  =======  ====================================================
 """
 
@@ -27,6 +29,7 @@ class _Flags(threading.local):
         self.device = os.environ.get("GPUGRAD_DEVICE", "cpu")
         self.check = os.environ.get("GPUGRAD_CHECK", "0") == "1"
         self.native = os.environ.get("GPUGRAD_NATIVE", "1") != "0"
+        self.tf32 = os.environ.get("GPUGRAD_TF32", "0") == "1"
         self.num_threads = int(os.environ.get("GPUGRAD_NUM_THREADS", "0") or 0)
 
 

@@ -31,6 +31,10 @@ class DeviceError(GpugradError, RuntimeError):
     """A device that is absent, unusable, or mixed with another."""
 
 
+class DeviceMemoryError(DeviceError, MemoryError):
+    """The device has no room for what was asked of it."""
+
+
 class GradientError(GpugradError, RuntimeError):
     """A derivative that cannot be taken: not recorded, already freed, or not a scalar."""
 

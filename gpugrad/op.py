@@ -222,6 +222,10 @@ def _explain(op: Op, values: list[Any], params: dict[str, Any], error: Exception
     """What to raise for a ``forward`` that failed: the words of the rule that was broken."""
     if isinstance(error, GpugradError):
         return error
+    device: Any = next((backend.of(v) for v in values if backend.is_cupy(v)), None)
+    if device is not None and isinstance(error, MemoryError):
+        explained: Exception = device.explained(error)
+        return explained
     strange = [type(v).__name__ for v in values if type(v) not in WEAK and not is_array(v)]
     if strange:
         hint = "gg.asarray(...) on what is not an array"

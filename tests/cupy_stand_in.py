@@ -5,10 +5,14 @@ strict as CuPy where NumPy is lenient: NumPy arrays do not mix in, nothing conve
 itself, reductions give 0-d arrays, an index out of range wraps. Used by ``--cuda-stand-in``.
 """
 
+import ctypes
 import os
+import random
+import subprocess
 import sys
 import tempfile
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,19 @@ class ndarray(np.ndarray):
     """What CuPy's array type shows of itself."""
 
     __module__ = "cupy"
+
+    def __new__(
+        cls, shape: Any, dtype: Any = float, memptr: Any = None, strides: Any = None
+    ) -> "ndarray":
+        buffer = None if memptr is None else memptr.bytes
+        return np.ndarray.__new__(cls, shape, dtype, buffer, 0, strides)
+
+    @property
+    def base(self) -> Any:  # type: ignore[override]
+        """None for an array that owns its memory: one that alone refers to a plain NumPy array."""
+        owner = np.ndarray.base.__get__(self)  # type: ignore[attr-defined]
+        alone = sys.getrefcount(owner) <= 3  # ours, the call's, the array's
+        return None if owner is None or (owner.base is None and alone) else owner
 
     @property
     def device(self) -> Any:  # type: ignore[override]
@@ -98,7 +115,12 @@ class _Module(types.ModuleType):
             return thing
         if isinstance(thing, np.ufunc):
             return _Ufunc(thing)
-        return lambda *args, **kwargs: _ours(thing(*_plain(args), **_plain(kwargs)))
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            _not_while_capturing(f"{name} is called")
+            return _ours(thing(*_plain(args), **_plain(kwargs)))
+
+        return call
 
 
 class _Ufunc:
@@ -106,6 +128,7 @@ class _Ufunc:
         self.ufunc = ufunc
 
     def __call__(self, *args: Any, out: Any = None, **kwargs: Any) -> Any:
+        _not_while_capturing(f"{self.ufunc.__name__} is called")
         if out is None:
             return _ours(self.ufunc(*_plain(args), **_plain(kwargs)))
         self.ufunc(*_plain(args), **_plain(kwargs), out=_plain(out))
@@ -126,6 +149,107 @@ class _Device:
         pass
 
 
+class _Capture:
+    """Work with what it must come after. ``last`` is the latest of each stream that takes part."""
+
+    def __init__(self, stream: "Stream") -> None:
+        self.work: list[tuple[Callable[[], None], set[int]]] = []
+        self.last: dict[Stream, set[int]] = {stream: set()}
+
+    def add(self, stream: "Stream", work: Callable[[], None]) -> None:
+        if stream not in self.last:
+            raise RuntimeError("work on a stream that is not part of the capture")
+        self.work.append((work, self.last[stream]))
+        self.last[stream] = {len(self.work) - 1}
+
+
+_capture: _Capture | None = None
+
+
+def _enqueue(work: Callable[[], None]) -> None:
+    if _capture is None:
+        work()
+    else:
+        _capture.add(_current[0], work)
+
+
+def _not_while_capturing(what: str) -> None:
+    if _capture is not None:
+        raise RuntimeError(f"{what} while a stream is being captured")
+
+
+class Graph:
+    """Runs its work in an order of its own that keeps to what was said to come first."""
+
+    order = random.Random(0)
+
+    def __init__(self, capture: _Capture) -> None:
+        self.work = capture.work
+
+    def launch(self, stream: Any = None) -> None:
+        _not_while_capturing("a graph is launched")
+        waiting = dict(enumerate(self.work))
+        while waiting:
+            ready = [i for i, (_, after) in waiting.items() if after.isdisjoint(waiting)]
+            work, _ = waiting.pop(self.order.choice(ready))
+            work()
+
+
+class Event:
+    def __init__(self, after: set[int]) -> None:
+        self.after = after
+
+
+class Stream:
+    """What is enqueued runs at once, or when the graph is launched that it is captured into."""
+
+    def __init__(self, non_blocking: bool = False) -> None:
+        self.ptr = id(self) if non_blocking else 0
+        self.before: Any = None
+
+    def __enter__(self) -> "Stream":
+        self.before = _current[0]
+        _current[0] = self
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        _current[0] = self.before
+
+    def synchronize(self) -> None:
+        _not_while_capturing("a stream is waited for")
+
+    def record(self, event: Any = None) -> Event:
+        return Event(set() if _capture is None else set(_capture.last[self]))
+
+    def wait_event(self, event: Event) -> None:
+        if _capture is not None:
+            _capture.last[self] = _capture.last.get(self, set()) | event.after
+
+    def begin_capture(self, mode: int | None = None) -> None:
+        global _capture
+        _not_while_capturing("another capture begins")
+        if not self.ptr:
+            raise RuntimeError("the default stream cannot be captured")
+        _capture = _Capture(self)
+
+    def end_capture(self) -> Graph:
+        global _capture
+        capture, _capture = _capture, None
+        if capture is None:
+            raise RuntimeError("the stream is not being captured")
+        joined = capture.last[self]
+        before = set(joined)
+        for i in sorted(range(len(capture.work)), reverse=True):
+            if i in before:
+                before |= capture.work[i][1]
+        if len(before) < len(capture.work):
+            raise RuntimeError("a forked stream was not joined to the one being captured")
+        return Graph(capture)
+
+
+_current = [Stream()]
+
+
 class RawModule:
     """Compiles with g++ and runs one fiber a CUDA thread: tests/cuda_on_cpu."""
 
@@ -137,14 +261,58 @@ class RawModule:
 
     def get_function(self, name: str) -> Any:
         kernel = self.emulator.kernel(self.code, name)
-        return lambda grid, block, args, **options: kernel(
-            grid, block, tuple(map(_argument, args)), **options
-        )
+
+        def launch(grid: Any, block: Any, args: Any, **options: Any) -> None:
+            values = tuple(map(_argument, args))
+            _enqueue(lambda: kernel(grid, block, values, **options))
+
+        return launch
 
 
 def _argument(x: Any) -> Any:
     """A host array is refused, but one of a structure is passed by value, as CuPy does."""
-    return x if isinstance(x, np.ndarray) and x.dtype.names else _plain(x)
+    if isinstance(x, np.ndarray) and x.dtype.names:
+        return x.copy()
+    return _plain(x)
+
+
+class _CublasLt:
+    """tests/cuda_on_cpu/cublas_lt.c where the library is looked for."""
+
+    source = Path(__file__).parent / "cuda_on_cpu" / "cublas_lt.c"
+
+    def __init__(self) -> None:
+        self.library = RawModule.cache / "cublas_lt.so"
+        self.called: Any = None
+
+    def load_nvidia_dynamic_lib(self, name: str) -> Any:
+        RawModule.cache.mkdir(parents=True, exist_ok=True)
+        partial = self.library.with_suffix(f".{os.getpid()}")
+        flags = ["-std=c11", "-O2", "-Wall", "-Werror", "-shared", "-fPIC"]
+        subprocess.run(["gcc", *flags, str(self.source), "-o", str(partial)], check=True)
+        partial.replace(self.library)
+        library = ctypes.CDLL(str(self.library))
+        library.gg_run.argtypes = (ctypes.c_void_p,)
+        kind = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+        self.called = kind(lambda at: _enqueue(lambda: library.gg_run(at)))
+        place = ctypes.c_void_p.in_dll(library, "gg_on_matmul")
+        place.value = ctypes.cast(self.called, ctypes.c_void_p).value
+        return types.SimpleNamespace(abs_path=str(self.library))
+
+
+class _Pool:
+    def used_bytes(self) -> int:
+        return 0
+
+    free_bytes = total_bytes = used_bytes
+
+
+class _Pinned(bytearray):
+    """Host memory that the device sees: ``alloc_pinned_memory``."""
+
+    @property
+    def ptr(self) -> int:
+        return ctypes.addressof(ctypes.c_char.from_buffer(self))
 
 
 def asarray(obj: Any, dtype: Any = None) -> Any:
@@ -157,24 +325,48 @@ def array(obj: Any, dtype: Any = None, **options: Any) -> Any:
     return np.array(obj.view(np.ndarray) if isinstance(obj, ndarray) else obj, dtype).view(ndarray)
 
 
-class _Data:
-    """``array.data.ptr``."""
+class _Pointer:
+    """``array.data``."""
 
+    def __init__(self, room: Any) -> None:
+        self.bytes = room
+        self.ptr = room.ctypes.data
+
+    def __add__(self, offset: int) -> "_Pointer":
+        return _Pointer(self.bytes[offset:])
+
+
+class _Data:
     def __get__(self, array: Any, owner: Any) -> Any:
-        return types.SimpleNamespace(ptr=array.view(np.ndarray).ctypes.data)
+        plain = array.view(np.ndarray)
+        if plain.flags.c_contiguous and plain.size:
+            return _Pointer(plain.reshape(-1).view(np.uint8))
+        return types.SimpleNamespace(ptr=plain.ctypes.data)
 
 
 def install() -> None:
     """Put the stand-in where ``import cupy`` finds it."""
     ndarray.data = _Data()  # type: ignore[assignment]
     module = _Module("cupy")
-    stream = types.SimpleNamespace(synchronize=lambda: None)
     cuda = types.SimpleNamespace(
         is_available=lambda: True,
         Device=_Device,
-        get_current_stream=lambda: stream,
-        runtime=types.SimpleNamespace(getDeviceCount=lambda: 1),
+        Stream=Stream,
+        get_current_stream=lambda: _current[0],
+        alloc_pinned_memory=_Pinned,
+        runtime=types.SimpleNamespace(
+            getDeviceCount=lambda: 1,
+            runtimeGetVersion=lambda: 13000,
+            CUDARuntimeError=RuntimeError,
+            memGetInfo=lambda: (1 << 30, 2 << 30),
+        ),
+        memory=types.SimpleNamespace(OutOfMemoryError=type("OutOfMemoryError", (MemoryError,), {})),
     )
+    pathfinder: Any = types.ModuleType("cuda.pathfinder")
+    pathfinder.load_nvidia_dynamic_lib = _CublasLt().load_nvidia_dynamic_lib
+    package: Any = types.ModuleType("cuda")
+    package.pathfinder = pathfinder
+    sys.modules.update({"cuda": package, "cuda.pathfinder": pathfinder})
     vars(module).update(
         __version__="stand-in",
         ndarray=ndarray,
@@ -182,6 +374,7 @@ def install() -> None:
         array=array,
         asnumpy=lambda a: a.get() if isinstance(a, ndarray) else np.asarray(a),
         RawModule=RawModule,
+        get_default_memory_pool=lambda: _Pool(),
         cuda=cuda,
     )
     sys.modules["cupy"] = module

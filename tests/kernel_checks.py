@@ -10,8 +10,17 @@ from functools import cache
 import numpy as np
 
 import gpugrad as gg
-from gpugrad.backend.kernels import chain, copy, cross_entropy, philox, printer, softmax
-from gpugrad.backend.launch import Loader
+from gpugrad.backend.kernels import (
+    chain,
+    copy,
+    cross_entropy,
+    gather,
+    philox,
+    printer,
+    scalars,
+    softmax,
+)
+from gpugrad.backend.launch import Loader, kernel_source
 from gpugrad.compiler.expr import BINARY, UNARY
 
 
@@ -103,19 +112,17 @@ def check_transpose(loader: Loader) -> None:
 
 
 def check_philox(loader: Loader) -> None:
-    """Draws of every kind one after another, each from the state the last one left."""
+    """From the middle of a block, with and without a half word left over."""
     generator = gg.random.Generator(5)
-    state = np.array(generator.state, "u8")
-    bits = generator._bits
     for n in (1, 2, 3, 8, 1, 1001):
-        for code in ("f4", "f4", "f8", "u8", "f4"):
+        for code in ("f4", "f4", "f8", "f4"):
             out = np.zeros(n, code)
+            state = np.array(generator.state, "u8")
             philox.plan(code, n).launch(loader, state, out)
-            raw = code == "u8"
-            np.testing.assert_array_equal(
-                out, bits.bit_generator.random_raw(n) if raw else bits.random(n, code)
-            )
-            assert state.tolist() == generator.state
+            np.testing.assert_array_equal(out, generator.uniform(size=n, dtype=code).numpy())
+    words = np.zeros(7, "u8")
+    philox.plan("u8", 7).launch(loader, np.array(generator.state, "u8"), words)
+    np.testing.assert_array_equal(words, generator._bits.bit_generator.random_raw(7))
 
 
 @cache
@@ -144,9 +151,51 @@ def texts() -> dict[str, str]:
         "opcodes_f8": _opcodes("f8", wide, lines),
         "chain": printer.chain_text(mixed),
         "group": printer.group_text(mixed._replace(totals=(), operands=(line, line, one))),
+        "gather_x4": gather.gather_text("u4", "i8", 4),
+        "gather_x1": gather.gather_text("u8", "i4", 1),
+        "scalars": kernel_source(scalars.FILE),
     }
 
 
 def _opcodes(dtype: str, place: printer.Place, lines: tuple) -> str:
     stores = tuple((3 + i, place) for i in range(len(lines)))
     return printer.chain_text(printer.Code(dtype, 1, (place,) * 3, (), lines, stores))
+
+
+def check_scalars(loader: Loader) -> None:
+    for count in (3, scalars.NUMBERS + 2):
+        numbers = np.zeros(count)
+        scalars.send(loader, np.arange(count) + 0.5, numbers)
+        np.testing.assert_array_equal(numbers, np.arange(count) + 0.5)
+    rates = np.array([0.5, 3.0])
+    pairs = [np.zeros(2, "f4"), np.zeros(2)]
+    address = loader.address
+    scalars.factors(
+        loader,
+        [
+            scalars.Factor(address(rates), -1.0, 1.0, address(pairs[0]), True),
+            scalars.Factor(address(rates) + 8, 0.1, 0.0, address(pairs[1]), False),
+        ],
+    )
+    np.testing.assert_array_equal(pairs[0], np.array([-0.5, 1.0], "f4"))
+    np.testing.assert_array_equal(pairs[1], [0.1 * 3.0, 0.0])
+
+
+def check_gather(loader: Loader) -> None:
+    """Every width, all ends of the numbers' range, more rows and columns than threads; bad ones."""
+    rng = np.random.default_rng(0)
+    for size, rows, cols, dtype in [(5, 9, 8, "f4"), (3, 300, 7, "f4"), (4, 3, 2100, "f8")]:
+        x = rng.standard_normal((size, cols)).astype(dtype)
+        for t_dtype in ("i4", "i8"):
+            t = rng.integers(-size, size, rows).astype(t_dtype)
+            t[:2] = -size, size - 1
+            out, status = np.zeros((rows, cols), dtype), np.zeros(2, np.int64)
+            item = x.itemsize
+            plan = gather.plan(item, size, rows, cols, cols, (1, t_dtype), cols)
+            plan.launch(loader, x, t, out, status)
+            np.testing.assert_array_equal(out, x[t])
+            assert not status.any()
+            t[1:3] = -size - 1, size + 3
+            plan.launch(loader, x, t, out, status)
+            assert not out[1:3].any()
+            assert status.tolist() == [-size - 1, size + 3]

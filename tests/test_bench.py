@@ -168,7 +168,7 @@ def test_without_matplotlib_the_tables_remain(
         (["--contenders", "numpy,nunpy"], "nunpy; try gpugrad, "),
         (["--shapes", "128:784"], "128:784; try 32:2-16-16-2"),
         (["--shapes", "0:3-2"], "0:3-2"),
-        (["--suite", "conv"], "conv; try mlp, tape"),
+        (["--suite", "conv"], "conv; try mlp, gpu, tape"),
         (["--contenders", "torch-max-autotune"], "no such contender on cpu"),
     ],
 )

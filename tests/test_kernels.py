@@ -37,6 +37,8 @@ CHECKS: dict[str, Callable[[launch.Loader], None]] = {
     "softmax.cuh": kernel_checks.check_softmax,
     "transpose.cuh": kernel_checks.check_transpose,
     "philox.cuh": kernel_checks.check_philox,
+    "gather.cuh": kernel_checks.check_gather,
+    "scalars.cu": kernel_checks.check_scalars,
 }
 # Nothing in it can run out of bounds or wait: the tests of what they compute are enough.
 PLAIN = {"ops.cuh"}

@@ -33,6 +33,22 @@ class Backend(Protocol):
         """Return when all work queued on the device is done."""
         ...
 
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """An uninitialised array in C order."""
+        ...
+
+    def memory(self, nbytes: int) -> Array:
+        """Bytes that all dtypes and the widest loads may lie in."""
+        ...
+
+    def view(self, memory: Array, start: int, shape: Any, dtype: Any, steps: Any) -> Array:
+        """The array in contiguous ``memory``, from byte ``start``, in ``steps`` of bytes."""
+        ...
+
+    def copy_into(self, target: Array, source: Array) -> None:
+        """Write the values of ``source``, cast to the dtype of ``target``."""
+        ...
+
     def sigmoid_bwd(self, dy: Array, y: Array) -> tuple[Array, Array]:
         """``dz = dy·y·(1−y)`` and its column sums ``db``, in one pass over (rows, columns)."""
         ...

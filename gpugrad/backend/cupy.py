@@ -4,16 +4,22 @@ Imports errors, launch, kernels and the array library. What NumPy raises on, CuP
 ignores: the checks that make both raise stand here.
 """
 
+import contextlib
 import os
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from types import ModuleType
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
-from gpugrad.backend import launch
+from gpugrad.backend import cublas, graph, launch
+from gpugrad.backend.kernels import philox, scalars
 from gpugrad.backend.kernels.sigmoid import sigmoid_bwd
 from gpugrad.backend.numpy import out_of_range
-from gpugrad.errors import DeviceError, message
+from gpugrad.config import flags
+from gpugrad.errors import DeviceError, DeviceMemoryError, message
 
 Array = Any
 
@@ -30,6 +36,14 @@ def _import() -> ModuleType:
     # CuPy imports fine on a machine without a GPU: only this tells.
     if not cupy.cuda.is_available():
         got = f"CuPy {cupy.__version__} is installed"
+        driver, runtime = (
+            get()
+            for get in (cupy.cuda.runtime.driverGetVersion, cupy.cuda.runtime.runtimeGetVersion)
+        )
+        if 0 < driver < runtime:
+            rule = f"the driver runs CUDA up to {_version(driver)}, CuPy needs {_version(runtime)}"
+            hint = f'a newer driver, or pip install "cupy-cuda{driver // 1000}x[ctk]" in its place'
+            raise DeviceError(message("device", rule, got, hint))
         hint = "nvidia-smi to see whether the driver runs; or --device cpu"
         raise DeviceError(message("device", "no CUDA device can be used", got, hint))
     return cupy  # type: ignore[no-any-return]
@@ -38,6 +52,15 @@ def _import() -> ModuleType:
 def device_count() -> int:
     """How many CUDA devices there are; raises `DeviceError` when CUDA cannot be used."""
     return int(_import().cuda.runtime.getDeviceCount())
+
+
+def _version(number: int) -> str:
+    """CUDA's 12040 as 12.4."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _mib(nbytes: int) -> str:
+    return f"{nbytes / (1 << 20):,.0f} MiB"
 
 
 _backends: dict[int, "CupyBackend"] = {}
@@ -84,24 +107,119 @@ class CupyBackend:
         self.index = index
         self.device = "cuda" if index == 0 else f"cuda:{index}"
         self._kernels: dict[tuple[str, str], Any] = {}
+        self.on_read: WeakSet[Any] = WeakSet()  # recordings; a read waits for what they enqueued
+
+    def here(self) -> Any:
+        """A context in which this device is CuPy's current one."""
+        return self.xp.cuda.Device(self.index)
 
     def asarray(self, obj: Any, dtype: Any = None, copy: bool | None = None) -> Array:
-        with self.xp.cuda.Device(self.index):
+        with self.here():
             if copy:
                 return self.xp.array(obj, dtype=dtype)
             return self.xp.asarray(obj, dtype=dtype)
 
     def to_numpy(self, array: Array) -> np.ndarray[Any, Any]:
-        return self.xp.asnumpy(array)  # type: ignore[no-any-return]
+        host: np.ndarray[Any, Any] = self.xp.asnumpy(array)
+        for check in list(self.on_read):
+            check.check()  # what it was computed from may have been found wrong on the way
+        return host
 
     def synchronize(self) -> None:
-        with self.xp.cuda.Device(self.index):
+        with self.here():
             self.xp.cuda.get_current_stream().synchronize()
+
+    def memory(self, nbytes: int) -> Array:
+        with self.here():
+            return self.xp.zeros(nbytes, np.uint8)
+
+    def view(self, memory: Array, start: int, shape: Any, dtype: Any, steps: Any) -> Array:
+        return self.xp.ndarray(shape, dtype, memory.data + start, steps)
+
+    def copy_into(self, target: Array, source: Array) -> None:
+        with self.here():
+            self.xp.copyto(target, self.xp.asarray(source), casting="unsafe")
+
+    def explained(self, error: Exception) -> Exception:
+        """An error of CuPy's as ours, where ours says more."""
+        if not isinstance(error, self.xp.cuda.memory.OutOfMemoryError):
+            return error
+        free, total = self.xp.cuda.runtime.memGetInfo()
+        pool = self.xp.get_default_memory_pool()
+        used, kept = pool.used_bytes(), pool.free_bytes()
+        got = (
+            f"{error}; {self.device} has {_mib(free)} free of {_mib(total)}: arrays of this "
+            f"process hold {_mib(used)}, CuPy's pool keeps {_mib(kept)} unused, others the rest"
+        )
+        hint = "a smaller batch, gg.checkpoint, or cupy.get_default_memory_pool().free_all_blocks()"
+        return DeviceMemoryError(message("device", "out of memory", got, hint))
+
+    # Captured steps
+
+    @cached_property
+    def cublas(self) -> cublas.CublasLt:
+        with self.here():
+            return cublas.load(self.xp.cuda.runtime.runtimeGetVersion() // 1000)
+
+    def program(
+        self, segments: Sequence[Any], bases: int, private_bytes: int, threads: int
+    ) -> graph.Program:
+        """What runs instructions here: the native core's interface, on this device's memory."""
+        return graph.Program(self, segments, bases, flags.tf32)
+
+    def numbers(self, count: int) -> Array:
+        """Room for ``count`` float64 that `send` fills: learning rates, step counts."""
+        return self.memory(8 * count).view(np.float64)
+
+    def send(self, values: np.ndarray[Any, Any], target: Array) -> None:
+        """Enqueue that ``target`` becomes these numbers, as they are now."""
+        scalars.send(self, values, target)
+
+    def seen_by_both(self, nbytes: int) -> np.ndarray[Any, Any]:
+        """Zeroed host memory that kernels may write to, at the same address."""
+        with self.here():
+            memory = self.xp.cuda.alloc_pinned_memory(nbytes)
+        array = np.frombuffer(memory, np.uint8, nbytes)
+        array[:] = 0
+        return array
+
+    def stream(self) -> int:
+        """The current stream, as the libraries take it."""
+        return int(self.xp.cuda.get_current_stream().ptr)
+
+    def capture(self, enqueue: Callable[[Sequence[Any]], None]) -> Any:
+        """What ``enqueue`` puts on the two streams it is given, as a graph; ``launch()`` runs it.
+
+        The second must wait for the first before, and the first for it afterwards. An exception in
+        ``enqueue`` ends the capture; streams can be used as before.
+        """
+        with self.here():
+            main, side = (self.xp.cuda.Stream(non_blocking=True) for _ in range(2))
+            main.begin_capture()
+            try:
+                enqueue((main, side))
+            except BaseException:
+                self._end(main)
+                raise
+            return main.end_capture()
+
+    def _end(self, stream: Any) -> None:
+        """End a capture that failed, which may be what its end says again."""
+        with contextlib.suppress(self.xp.cuda.runtime.CUDARuntimeError):
+            stream.end_capture()
 
     # Kernels
 
     def sigmoid_bwd(self, dy: Array, y: Array) -> tuple[Array, Array]:
         return sigmoid_bwd(self, dy, y)
+
+    def uniform(self, words: np.ndarray[Any, Any], shape: Any, dtype: Any) -> Array:
+        """Uniforms of the stream that ``words``, of `Generator.take`, says where to find."""
+        out = self.empty(shape, dtype)
+        state = self.numbers(len(words))
+        self.send(words.view(np.float64), state)
+        philox.plan(np.dtype(dtype).str[1:], out.size).launch(self, state, out)
+        return out
 
     def scatter_add(self, out: Array, index: Any, values: Array) -> None:
         self.xp.add.at(out, index, values)
@@ -118,12 +236,20 @@ class CupyBackend:
     def kernel(self, source: str, name: str) -> launch.Kernel:
         kernel = self._kernels.get((source, name))
         if kernel is None:
-            module = self.xp.RawModule(code=source, options=launch.OPTIONS)
-            kernel = self._kernels[source, name] = module.get_function(name)
+            try:
+                module = self.xp.RawModule(code=source, options=launch.OPTIONS)
+                kernel = self._kernels[source, name] = module.get_function(name)
+            except (ImportError, OSError, RuntimeError) as error:
+                if "nvrtc" not in str(error).lower():
+                    raise
+                major = self.xp.cuda.runtime.runtimeGetVersion() // 1000
+                rule = "CuPy finds no NVRTC, which compiles the kernels"
+                hint = f'pip install "cupy-cuda{major}x[ctk]"'
+                raise DeviceError(message("launch", rule, error, hint)) from error
         return kernel  # type: ignore[no-any-return]
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        with self.xp.cuda.Device(self.index):
+        with self.here():
             return self.xp.empty(shape, dtype)
 
     def address(self, array: Array) -> int:

@@ -28,6 +28,21 @@ class NumpyBackend:
     def synchronize(self) -> None:
         """Nothing to wait for: NumPy calls return when they are done."""
 
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        return np.empty(shape, dtype)
+
+    def memory(self, nbytes: int) -> Array:
+        room = np.zeros(nbytes + 64, np.uint8)
+        start = -room.ctypes.data % 64
+        return room[start : start + nbytes]
+
+    def view(self, memory: Array, start: int, shape: Any, dtype: Any, steps: Any) -> Array:
+        flat = np.frombuffer(memory, np.uint8) if memory.size else memory
+        return np.ndarray(shape, dtype, flat, start, steps)
+
+    def copy_into(self, target: Array, source: Array) -> None:
+        np.copyto(target, source, casting="unsafe")
+
     def sigmoid_bwd(self, dy: Array, y: Array) -> tuple[Array, Array]:
         return sigmoid_bwd(dy, y)
 

@@ -93,11 +93,11 @@ NUMPY: dict[str, Callable[..., Any]] = {
     "where": _where,
 }
 
-_DTYPES = {"b1": np.dtype(bool)}
+DTYPES = {"b1": np.dtype(bool)}
 
 
 def _dtype(code: str) -> Any:
-    return _DTYPES.get(code) or np.dtype(code)
+    return DTYPES.get(code) or np.dtype(code)
 
 
 class Place:

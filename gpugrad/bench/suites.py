@@ -158,6 +158,14 @@ SUITES: dict[str, tuple[Case, ...]] = {
         Mlp(256, (1024, 2048, 2048, 1024, 10)),
         Mlp(16384, (64, 64, 64, 64, 64, 10)),
     ),
+    # what a GPU is for: small and launch-bound, narrow with a huge batch, wide
+    "gpu": (
+        Mlp(128, (784, 512, 512, 10)),
+        Mlp(1 << 14, (64, 64, 64, 64, 64)),
+        Mlp(1 << 16, (64, 64, 64, 64, 64)),
+        Mlp(1 << 18, (64, 64, 64, 64, 64)),
+        Mlp(4096, (4096, 4096, 4096, 4096, 4096)),
+    ),
     "tape": (Chain(),),
 }
 

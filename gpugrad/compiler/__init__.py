@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from functools import update_wrapper
 from typing import Any
 
-from gpugrad.backend import is_cupy
 from gpugrad.compiler.program import Program
-from gpugrad.compiler.recording import Recording, data_of, is_array
+from gpugrad.compiler.recording import Recording, Uncompiled, data_of, is_array
 from gpugrad.config import flags
 from gpugrad.state import state
 from gpugrad.tensor import Tensor
@@ -78,6 +77,7 @@ class Compiled:
         self._traces = 0
         self._reasons: list[str] = []
         self._eager = ""
+        self._impossible: dict[Any, Uncompiled] = {}
 
     def __get__(self, holder: Any, owner: Any = None) -> Any:
         return self if holder is None else types.MethodType(self, holder)
@@ -88,7 +88,7 @@ class Compiled:
         latest = self._latest
         if latest is not None and not kwargs:
             replay = latest.replay
-            if replay is not None and state.grad is latest.grad and flags.device == latest.device:
+            if replay is not None and state.grad is latest.grad and flags.device == latest.flags[0]:
                 out = replay(*args)
                 if out is not NotImplemented:
                     return out
@@ -100,7 +100,11 @@ class Compiled:
         if why:
             self._eager = why
             return self.function(*args, **kwargs)
-        recording = self._find(args, kwargs, leaves)
+        try:
+            recording = self._find(args, kwargs, leaves)
+        except Uncompiled as why_not:
+            self._eager = why_not.reason
+            return self.function(*args, **kwargs)
         self._latest = recording
         arrays = [data_of(x) for x in leaves if is_array(x)]
         return recording.run(arrays, leaves)
@@ -109,13 +113,19 @@ class Compiled:
         """A recording that fits the arguments and the state of Python, made if there is none."""
         key = _signature(args, kwargs, leaves)
         with self._lock:
+            if key in self._impossible:
+                raise self._impossible[key]
             reason = "a new shape, dtype, structure or number among the arguments"
             for recording in reversed(self._known.get(key, [])):
                 changed = recording.changed()
                 if not changed:
                     return recording
                 reason = changed
-            recording = Recording(self.function, self.threads, args, kwargs, leaves)
+            try:
+                recording = Recording(self.function, self.threads, args, kwargs, leaves)
+            except Uncompiled as why:
+                self._impossible[key] = why
+                raise
             same = self._known.setdefault(key, [])
             same.append(recording)
             del same[:-_KEPT]
@@ -150,14 +160,12 @@ def _why_eager(leaves: Sequence[Any]) -> str:
     for x in leaves:
         if type(x) is Tensor and x._node is not None and state.grad:
             return "an argument requires a gradient"
-        if is_cupy(data_of(x)):
-            return "an argument is on a CUDA device"
     return ""
 
 
 def _signature(args: Any, kwargs: Any, leaves: Sequence[Any]) -> Any:
     """What two calls must share to share a recording."""
-    parts: list[Any] = [state.grad, flags.device, _structure((args, kwargs))]
+    parts: list[Any] = [state.grad, flags.device, flags.tf32, _structure((args, kwargs))]
     for x in leaves:
         if is_array(x):
             data = data_of(x)

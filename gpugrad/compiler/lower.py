@@ -39,13 +39,14 @@ _CHEAP = frozenset(
         "not",
     ]
 )
+STATE_WORDS = 12  # of `gpugrad.random.Generator.state`
 _LONGEST = 200  # expressions of a chain: more would not stay in a core's L1
 _COPY = SimpleNamespace(name="copy", forward=lambda xp, x: xp.ascontiguousarray(x))
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 class Buffer:
-    """Memory for ``size`` values. ``kind``: arg, captured, scalar, constant or temp."""
+    """Memory for ``size`` values. ``kind``: arg, captured, scalar, draw, constant or temp."""
 
     __slots__ = ("dtype", "index", "kind", "size")
 
@@ -229,6 +230,40 @@ class Softmax(Node):
         return [self.y]
 
 
+class Gather(Node):
+    """``out = x[t]``: rows of a matrix by number."""
+
+    label = "gather"
+
+    def __init__(self, x: View, t: View, out: View) -> None:
+        self.x, self.t, self.out = x, t, out
+
+    @property
+    def reads(self) -> list[View]:
+        return [self.x, self.t]
+
+    @property
+    def writes(self) -> list[View]:
+        return [self.out]
+
+
+class Draw(Node):
+    """Uniforms in [0, 1) from what a generator gives at every run."""
+
+    label = "uniform"
+
+    def __init__(self, state: View, out: View, generator: Any) -> None:
+        self.state, self.out, self.generator = state, out, generator
+
+    @property
+    def reads(self) -> list[View]:
+        return [self.state]
+
+    @property
+    def writes(self) -> list[View]:
+        return [self.out]
+
+
 class Copy(Node):
     """``target = source``, of one shape."""
 
@@ -276,6 +311,8 @@ class Lowering:
         self.constants: list[Any] = []
         self.uniform: dict[Traced, float] = {}
         self.unfused: dict[str, str] = {}  # ops that stayed calls, and why
+        self.draws: list[Draw] = []
+        self._on_device = program.devices[:1] not in ([], ["cpu"])
         self._materialised: dict[tuple[View, Shape], View] = {}
         for i, var in enumerate(program.arguments):
             self._given("arg", var, i)
@@ -347,6 +384,8 @@ class Lowering:
                 self._layout(eqn)
             elif name == "getitem" and len(eqn.inputs) == 1:
                 self._slice(eqn)
+            elif name == "getitem" and self._on_device:
+                self._gather(eqn)
             elif name in ("matmul", "linear"):
                 self._product(eqn)
             elif name in ("sum", "mean", "max", "min"):
@@ -355,6 +394,8 @@ class Lowering:
                 self._softmax(eqn)
             elif getattr(eqn.op, "pointwise", None) is not None:
                 self._pointwise(eqn)
+            elif name == "uniform" and self._on_device:
+                self._draw(eqn)
             else:
                 raise Unsupported("no native form")
         except Unsupported as why:
@@ -386,6 +427,24 @@ class Lowering:
             if kept_strides is None:
                 view, kept_strides = self.dense(view), contiguous(y.shape)
             self.view[y] = View(view.buffer, y.shape, kept_strides, view.offset)
+
+    def _gather(self, eqn: Eqn) -> None:
+        """``x[t]`` where t is one row of integers; other indices are calls."""
+        (y,), x, t = eqn.outputs, self.at(eqn.inputs[0]), self.at(eqn.inputs[1])
+        single = len(eqn.params["key"]) == 1 and len(t.shape) == 1 and t.buffer.dtype.kind in "iu"
+        if not single or not y.size or y.dtype.itemsize > 8:
+            raise Unsupported("an index of several parts")
+        x, cols = self.dense(x), math.prod(y.shape[1:])
+        rows = View(x.buffer, (x.shape[0], cols), (cols, 1), x.offset)
+        out = self.new(y)
+        self.add(Gather(rows, t, whole(out.buffer, (y.shape[0], cols))))
+
+    def _draw(self, eqn: Eqn) -> None:
+        (y,) = eqn.outputs
+        state = whole(Buffer("draw", np.uint64, STATE_WORDS, len(self.draws)), (STATE_WORDS,))
+        node = Draw(state, self.new(y), eqn.params["generator"])
+        self.draws.append(node)
+        self.add(node)
 
     def _slice(self, eqn: Eqn) -> None:
         """``x[1:, None, 3]``: NumPy itself says where the values lie, of a view as of an array."""

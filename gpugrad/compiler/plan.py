@@ -15,6 +15,8 @@ from gpugrad.compiler.lower import (
     Chain,
     Copy,
     CrossEntropy,
+    Draw,
+    Gather,
     Gemm,
     Lowering,
     Node,
@@ -36,6 +38,9 @@ CHUNKED, PRIVATE = 1, 2
 # with 70 KiB and cost a quarter with 400 KiB: every thread reads all of them for each chunk.
 _L2_BYTES = 1 << 20
 _ROWS_WEIGHT_BYTES = 192 << 10
+# Memory that is used again orders what could run side by side. This much stays in any GPU's L2.
+_APART_BYTES = 16 << 20
+_FAR = 64  # how many groups are looked back for a chain of the same code
 # Below this many multiplications a second thread costs more than it brings.
 _SERIAL_FLOP = 8_000_000
 
@@ -63,8 +68,14 @@ class Grad(NamedTuple):
 class Plan:
     """What to run for a program. ``bases`` lists the memory it addresses, the arena first."""
 
-    def __init__(self, program: Program, threads: int, native: bool) -> None:
+    def __init__(
+        self, program: Program, threads: int, native: bool, side_by_side: bool = False
+    ) -> None:
+        """``side_by_side``: for a device that runs several nodes at once. Where the order allows
+        it chains of one code follow one another, and a small arena uses no memory twice.
+        """
         self.program = program
+        self.side_by_side = side_by_side
         self.threads = threads
         self.lowering = low = Lowering(program)
         self.nodes = low.nodes
@@ -87,6 +98,8 @@ class Plan:
             self._fold_updates()
         else:
             self._gather(self.rows)
+        if side_by_side:
+            self.nodes = self._side_by_side(self.nodes)
         self.grads = self._gradients()
         self.segments: list[Segment] = []
         if self.rows is not None:
@@ -190,6 +203,31 @@ class Plan:
         assert len(order) == len(nodes), "a circle in the plan"
         return order
 
+    def _side_by_side(self, nodes: Sequence[Node]) -> list[Node]:
+        """Chains of one code together, so that memory is laid out for one launch of all."""
+        groups: list[list[Node]] = []
+        for node in nodes:
+            for group in reversed(groups[-_FAR:]):
+                if any(self._in_the_way(one, node) for one in group):
+                    groups.append([node])
+                    break
+                if isinstance(node, Chain) and group[0].label == node.label and node.label:
+                    group.append(node)
+                    break
+            else:
+                groups.append([node])
+        return [node for group in groups for node in group]
+
+    def _in_the_way(self, earlier: Node, later: Node) -> bool:
+        """Whether ``later`` cannot come before ``earlier``."""
+
+        def buffers(views: Iterable[View]) -> set[Buffer]:
+            return {self.home(view).buffer for view in views}
+
+        reads, writes = buffers(later.reads), buffers(later.writes)
+        before = buffers(earlier.writes)
+        return not (before.isdisjoint(reads | writes) and writes.isdisjoint(buffers(earlier.reads)))
+
     # Updates that ride on the product that makes their gradient
 
     def _fold_updates(self) -> None:
@@ -265,6 +303,11 @@ class Plan:
         free: list[tuple[int, int]] = []  # (start, end), in order
         end = -(-self.private_bytes * self.threads // _ALIGN) * _ALIGN
         skip = set(own)
+        readers: dict[Buffer, set[int]] = {}
+        for step, node in enumerate(order):
+            for view in node.reads:
+                readers.setdefault(self.home(view).buffer, set()).add(step)
+        apart = self.side_by_side and sum(b.nbytes for b in first) <= _APART_BYTES
         dying: dict[int, list[Buffer]] = {}
         for buffer, step in last.items():
             if buffer not in skip:
@@ -275,6 +318,8 @@ class Plan:
                 born.setdefault(step, []).append(buffer)
         for step, node in enumerate(order):
             gone = dying.get(step, [])
+            if apart:  # what others read too would have to wait for them
+                gone = [b for b in gone if len(readers[b]) == 1]
             heirs = self._inherit(node, gone, born.get(step, []))
             for buffer in born.get(step, []):
                 if buffer in heirs:
@@ -286,7 +331,7 @@ class Plan:
                     at, end = end, end + need
                 self.offset[buffer] = at
             for buffer in gone:
-                if buffer not in heirs.values():
+                if buffer not in heirs.values() and not apart:
                     size = max(_ALIGN, -(-buffer.nbytes // _ALIGN) * _ALIGN)
                     _give(free, self.offset[buffer], size)
         self.arena_bytes = end
@@ -758,6 +803,16 @@ class Emitter:
         n, classes = node.x.shape
         x, y = (self.operand(v, v.strides[0], 1) for v in (node.x, node.y))
         return ("softmax", _code(node.x.buffer.dtype), n, classes, x, y, node.log, self.inside)
+
+    def _gather(self, node: Gather) -> tuple[Any, ...]:
+        (size, cols), rows = node.x.shape, node.t.shape[0]
+        x, out = (self.operand(view, cols, 1) for view in (node.x, node.out))
+        t = self.operand(node.t, node.t.strides[0], 1)
+        return ("gather", node.x.buffer.dtype.itemsize, size, rows, cols, x, t, out)
+
+    def _draw(self, node: Draw) -> tuple[Any, ...]:
+        state, out = (self.operand(view, 1, 1) for view in (node.state, node.out))
+        return ("uniform", _code(node.out.buffer.dtype), node.out.size, state, out)
 
     def _copy(self, node: Copy) -> tuple[Any, ...]:
         shape = node.target.shape

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad import backend
 from gpugrad.aval import WEAK
 from gpugrad.compiler.trace import Eqn, Slot, Trace, Traced
 
@@ -38,6 +37,13 @@ class Program:
         self.captured = [slot for slot in trace.captured.values() if slot.var is not None]
         self.eqns = list(trace.eqns)
         self.traced = len(self.eqns)  # equations before anything was taken out
+
+    @property
+    def devices(self) -> list[str]:
+        """Where its arrays are; numbers are everywhere."""
+        given = [*self.arguments, *[slot.var for slot in self.captured if slot.var is not None]]
+        every = [*given, *self.constants, *[y for eqn in self.eqns for y in eqn.outputs]]
+        return sorted({var.device for var in every if var.ndim} or {var.device for var in every})
 
     @property
     def results(self) -> list[Traced]:
@@ -186,7 +192,7 @@ def uniform(array: Any) -> Any:
         return None
     flat = array if not array.ndim else array[(0,) * array.ndim]
     if array.ndim and any(array.strides[i] for i in range(array.ndim) if array.shape[i] > 1):
-        if array.size > 4096 or backend.is_cupy(array):
+        if array.size > 4096:
             return None
         same = array == flat
         if not same.all():
@@ -214,8 +220,6 @@ def _folded(eqn: Eqn, values: Sequence[Any]) -> list[Any] | None:
             with np.errstate(all="ignore"):
                 value = np.asarray(eqn.op.forward(np, *scalars, **eqn.params))
         return [np.broadcast_to(value, y.shape)]
-    if any(backend.is_cupy(v) for v in values):
-        return None
     if sum(math.prod(out.shape) * 8 for out in eqn.outputs) > _FOLD_BYTES:
         return None
     with np.errstate(all="ignore"):

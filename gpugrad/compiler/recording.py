@@ -10,8 +10,9 @@ import numpy as np
 
 from gpugrad import backend
 from gpugrad.backend import native, twin
+from gpugrad.backend.numpy import out_of_range
 from gpugrad.compiler.guards import UNSET, Watch, names_used
-from gpugrad.compiler.lower import Call, View
+from gpugrad.compiler.lower import STATE_WORDS, Call, View
 from gpugrad.compiler.plan import Grad, Plan, Segment
 from gpugrad.compiler.program import Program
 from gpugrad.compiler.trace import Slot, Trace, Traced, tracing
@@ -33,6 +34,14 @@ def data_of(x: Any) -> Any:
     return x._data if type(x) is Tensor else x
 
 
+class Uncompiled(TraceError):
+    """Why a step has to run as it is written."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(message("compile", f"the step cannot be one program: {reason}"))
+        self.reason = reason
+
+
 class Recording:
     """One trace of a function: its program and plan, and what must still hold to replay it."""
 
@@ -48,24 +57,35 @@ class Recording:
         self.flat = not kwargs and all(map(is_array, args))
         self.leaves = [None if is_array(x) else x for x in leaves]
         self.kinds = [(type(x), data_of(x).shape, data_of(x).dtype) for x in leaves if is_array(x)]
-        self.device = flags.device
+        self.flags = (flags.device, flags.tf32)
         self._trace(function, args, kwargs, leaves)
-        threads = threads or native.threads()
-        use_native = native.available()
-        self.plan = Plan(self.program, threads if use_native else 1, use_native)
-        self._build(native.Program if use_native else twin.Program)
-        self.replay = self._replay() if use_native else None
+        devices = self.program.devices or ["cpu"]
+        if len(devices) > 1:
+            raise Uncompiled(f"it works on several devices, {', '.join(devices)}")
+        self.place: Any = backend.get(devices[0])
+        on_device = devices[0] != "cpu"
+        self.native = not on_device and native.available()
+        threads = (threads or native.threads()) if self.native else 1
+        self.plan = Plan(self.program, threads, self.native, side_by_side=on_device)
+        engine: Any = native.Program if self.native else twin.Program
+        if on_device:
+            place: Any = self.place
+            engine = place.program
+        self._build(engine, by_array=not self.native, moving=not on_device)
+        self.replay = self._replay() if self.native else None
         self._lock: Any = self.replay or threading.Lock()
 
     # Recording
 
     def _trace(self, f: Any, args: Any, kwargs: Any, leaves: Sequence[Any]) -> None:
-        trace = Trace("cpu")
+        devices = [backend.of(data_of(x)).device for x in leaves if is_array(x)]
+        trace = Trace(devices[0] if devices else flags.device)
         given: list[Traced] = []
         boxes: list[Any] = []
         for x in leaves:
             if is_array(x):
-                var = Traced(tuple(data_of(x).shape), data_of(x).dtype, "cpu")
+                data = data_of(x)
+                var = Traced(tuple(data.shape), data.dtype, backend.of(data).device)
                 given.append(var)
                 boxes.append(Tensor(var))
             else:
@@ -127,11 +147,19 @@ class Recording:
 
     # Preparing
 
-    def _build(self, engine: Any) -> None:
+    def _build(self, engine: Any, by_array: bool, moving: bool) -> None:
+        """``moving``: arguments and results are worked on where they lie, at other addresses in
+        every run; else at fixed places, as a CUDA graph needs it.
+        """
         plan = self.plan
-        self.arena = _aligned(plan.arena_bytes)
-        self.scalars = np.zeros(max(1, len(self.program.scalars)))
+        self.arena = self.place.memory(plan.arena_bytes)
+        self.moving = moving
         self.getters = [get for _, get in self.program.scalars]
+        self.draws = plan.lowering.draws
+        self.scalars = np.zeros(max(1, len(self.getters) + STATE_WORDS * len(self.draws)))
+        self._sent = b""
+        self._copied_in: set[int] = set()  # memories of arguments that do not stay in one place
+        self.numbers: Any = self.scalars if moving else self.place.numbers(len(self.scalars))
         calls = [s.nodes[0] for s in plan.segments if s.mode == "call"]
         read = [v for node in calls for v in (*node.reads, *node.writes)]
         for grad in plan.grads:
@@ -147,19 +175,26 @@ class Recording:
         self.memory: list[Any] = [None] * len(plan.bases)
         self._arrays: dict[tuple[View, int], Any] = {}
         # References of our own to a bound array: in `memory`, and whatever the engine keeps.
-        self._by_array = engine is twin.Program
-        self._held = 1 + getattr(engine, "references", 0)
+        self._by_array = by_array
         self._engines = [run for run in self.runs if not isinstance(run, Call)]
+        self._held = 1 + sum(getattr(run, "references", 0) for run in self._engines)
         self.bases = {
             kind: {b.index: i for i, b in enumerate(plan.bases) if b is not None and b.kind == kind}
             for kind in ("arg", "captured", "result")
         }
         self._bind(0, self.arena)
         for i, buffer in enumerate(plan.bases):
-            if buffer is not None and buffer.kind == "constant":
-                self._bind(i, plan.lowering.constants[buffer.index])
-            elif buffer is not None and buffer.kind == "scalar":
-                self._bind(i, self.scalars[buffer.index : buffer.index + 1])
+            if buffer is None:
+                continue
+            if buffer.kind == "constant":
+                self._bind(i, self.place.asarray(plan.lowering.constants[buffer.index]))
+            elif buffer.kind == "scalar":
+                self._bind(i, self.numbers[buffer.index : buffer.index + 1])
+            elif buffer.kind == "draw":
+                at = len(self.getters) + STATE_WORDS * buffer.index
+                self._bind(i, self.numbers[at : at + STATE_WORDS])
+            elif not moving and buffer.kind == "result":
+                self._bind(i, self.place.empty((buffer.size,), buffer.dtype))
         self.slots = [
             (i, slot, i in plan.written, self.bases["captured"].get(i))
             for i, slot in enumerate(self.program.captured)
@@ -168,6 +203,16 @@ class Recording:
         self.fresh = [
             (shape, dtype, self.bases["result"].get(i)) for i, (shape, dtype) in enumerate(shapes)
         ]
+
+        if not moving and any(engine.checks for engine in self._engines):
+            self.place.on_read.add(self)
+
+    def check(self) -> None:
+        """Raise for what was wrong with the data of runs that have finished on the device."""
+        for engine in self._engines:
+            wrong = engine.wrong()
+            if wrong is not None:
+                _raise(wrong)
 
     def _engine(self, engine: Any, segments: Sequence[Segment]) -> Any:
         plain = [(s.mode, tuple(s.instructions), s.batch, s.chunk, s.zeroed) for s in segments]
@@ -213,7 +258,7 @@ class Recording:
             tuple((sink_of(grad), _Later(self, grad)) for grad in plan.grads),
             tuple(self.effects),
             None if one else self._structured,
-            _raise_label,
+            _raise,
         )
 
     # Whether it fits
@@ -222,7 +267,7 @@ class Recording:
         """The arrays of plain positional arguments when this recording fits them."""
         if not self.flat or len(args) != len(self.kinds) or state.grad is not self.grad:
             return None
-        if flags.device != self.device:
+        if (flags.device, flags.tf32) != self.flags:
             return None
         arrays = []
         for x, (kind, shape, dtype) in zip(args, self.kinds, strict=True):
@@ -257,16 +302,25 @@ class Recording:
     def _run(self, arrays: Sequence[Any]) -> Any:
         for i, at in self.bases["arg"].items():
             array = arrays[i]
-            if self.memory[at] is not array:
+            if not self.moving:
+                self._take_in(at, array)
+            elif self.memory[at] is not array:
                 self._bind(at, array if array.flags.c_contiguous else np.ascontiguousarray(array))
         self._look_up()
         for i, get in enumerate(self.getters):
             self.scalars[i] = get()
+        for k, draw in enumerate(self.draws):
+            at = len(self.getters) + STATE_WORDS * k
+            words = draw.generator.take(draw.out.size, draw.out.buffer.dtype)
+            self.scalars[at : at + STATE_WORDS] = words.view(np.float64)
+        if not self.moving and self.scalars.tobytes() != self._sent:
+            self.place.send(self.scalars, self.numbers)
+            self._sent = self.scalars.tobytes()
         made = []
         for shape, dtype, base in self.fresh:
-            array = np.empty(shape, dtype)
+            array = self.place.empty(shape, dtype)
             made.append(array)
-            if base is not None:
+            if base is not None and self.moving:
                 self._bind(base, array)
         for run in self.runs:
             if isinstance(run, Call):
@@ -274,8 +328,26 @@ class Recording:
                 continue
             wrong = run.run()
             if wrong is not None:
-                _raise_label(wrong)
+                _raise(wrong)
+        if not self.moving:
+            for array, (shape, _, base) in zip(made, self.fresh, strict=True):
+                if base is not None:
+                    self.place.copy_into(array, self.memory[base].reshape(shape))
         return self._finish(made)
+
+    def _take_in(self, base: int, array: Any) -> None:
+        """An argument that lies where it lay before is used there; one that moves is copied in."""
+        if base not in self._copied_in:
+            bound, place = self.memory[base], self.place
+            if array.flags.c_contiguous and (
+                bound is None or place.address(bound) == place.address(array)
+            ):
+                if bound is not array:
+                    self._bind(base, array)
+                return
+            self._copied_in.add(base)
+            self._bind(base, place.empty(array.shape, array.dtype))
+        self.place.copy_into(self.memory[base], array)
 
     def _look_up(self) -> None:
         for _, slot, written, base in self.slots:
@@ -291,18 +363,23 @@ class Recording:
             elif array.flags.c_contiguous and (not written or sole_owner(holder, 1)):
                 self._bind(base, array)
                 continue
-            copy = np.array(array, order="C")
+            copy = self._copied(array)
             if written:  # somebody else can see the old values
                 holder._data = copy
             self._bind(base, copy)
 
+    def _copied(self, array: Any) -> Any:
+        copy = self.place.empty(array.shape, array.dtype)
+        self.place.copy_into(copy, array)
+        return copy
+
     def _call(self, node: Call) -> None:
         values = [self._array(x) if type(x) is View else x for x in node.inputs]
         with np.errstate(all="ignore"):
-            results = node.eqn.op.forward(np, *values, **node.eqn.params)
+            results = node.eqn.op.forward(self.place.xp, *values, **node.eqn.params)
         many = results if isinstance(results, tuple) else (results,)
         for view, result in zip(node.outputs, many, strict=True):
-            np.copyto(self._array(view), result, casting="unsafe")
+            self.place.copy_into(self._array(view), result)
 
     def _array(self, view: View, thread: int = 0) -> Any:
         """The values of ``view``, as an array on the memory that is bound now."""
@@ -320,9 +397,9 @@ class Recording:
         start = plan.offset.get(buffer, 0) + (thread * plan.private_bytes if private else 0)
         size = buffer.dtype.itemsize
         memory = self.memory[plan.base(buffer)]
-        flat = np.frombuffer(memory, np.uint8) if memory.size else memory
         steps = tuple(s * size for s in view.strides)
-        return np.ndarray(view.shape, buffer.dtype, flat, start + view.offset * size, steps)
+        start += view.offset * size
+        return self.place.view(memory, start, view.shape, buffer.dtype, steps)
 
     def _finish(self, made: Sequence[Any]) -> Any:
         plan = self.plan
@@ -349,13 +426,13 @@ class Recording:
     def gradient(self, grad: Grad) -> Tensor:
         """What the latest run computed for a parameter."""
         if grad.gemm is not None:
-            product = np.matmul(self._array(grad.gemm.a), self._array(grad.gemm.b))
+            product = self.place.xp.matmul(self._array(grad.gemm.a), self._array(grad.gemm.b))
             return Tensor(product.reshape(grad.shape))
         (view,) = grad.views
         rows = self.plan.rows
         split = rows is not None and view.buffer in rows.reduced
         parts = [self._array(view, t) for t in range(self.plan.threads if split else 1)]
-        total = np.array(parts[0])
+        total = self._copied(parts[0])
         for part in parts[1:]:
             total += part
         return Tensor(total.reshape(grad.shape))
@@ -376,13 +453,31 @@ class Recording:
             "not fused": dict(plan.lowering.unfused),
             "arena_bytes": plan.arena_bytes,
             "threads": plan.threads,
-            "kernels": "native" if native.available() else f"numpy ({native.why_not()})",
-        }
+            "kernels": self._kernels(),
+        } | self._captured()
+
+    def _kernels(self) -> str:
+        if self.native:
+            return "native"
+        if not self.moving:
+            return "cuda"
+        return f"numpy ({native.why_not()})"
+
+    def _captured(self) -> dict[str, Any]:
+        """How much of the step is in CUDA graphs, and what keeps the rest out."""
+        if self.moving:
+            return {}
+        own: dict[str, Any] = {"graphs": sum(engine.captured for engine in self._engines)}
+        reasons = {engine.why_uncaptured for engine in self._engines} - {""}
+        return own | ({"not captured": sorted(reasons)} if reasons else {})
 
 
-def _raise_label(wrong: Any) -> None:
-    """Raise for what an engine found: ("label", value, classes)."""
-    raise label_error("cross_entropy", wrong[1], wrong[2])
+def _raise(wrong: Any) -> None:
+    """Raise for what an engine found: ("label", value, classes) or ("index", value, size)."""
+    kind, value, limit = wrong
+    if kind == "index":
+        raise out_of_range("index", value, value, limit)
+    raise label_error("cross_entropy", value, limit)
 
 
 def _traced_call(f: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -413,12 +508,6 @@ def sink_of(grad: Grad) -> Sink:
     sink = grad.slot.holder
     assert isinstance(sink, Sink)
     return sink
-
-
-def _aligned(nbytes: int) -> Any:
-    room = np.zeros(nbytes + 64, np.uint8)
-    start = -room.ctypes.data % 64
-    return room[start : start + nbytes]
 
 
 def _gradients(trace: Trace) -> tuple[list[tuple[Slot, Traced]], list[Sink]]:

@@ -147,14 +147,9 @@ class Trace:
             nodes.append(node)
             if node is not None:
                 tracked |= 1 << i
-        devices = {x.device for x in operands if type(x) is Traced and x.ndim}
-        if len(devices) > 1 and op.name != "to_device":
-            hint = "x.to(device); nothing is copied between devices silently"
-            rule = "tensors on different devices"
-            raise DeviceError(message(op.name, rule, sorted(devices), hint))
+        device = self._device_of(op, operands, params)
         out = op.aval(*[aval_of(x) for x in operands], **params)
         eqn = Eqn(op, tuple(operands), params)
-        device = params["device"] if op.name == "to_device" else self.device
         many = not isinstance(out, Aval)
         eqn.outputs = tuple(
             [Traced(a.shape, a.dtype, device, eqn) for a in (out if many else (out,))]
@@ -165,6 +160,18 @@ class Trace:
         if tracked and state.grad and op.rules is not None:
             node = op.record(nodes, list(operands), y, params, tracked)
         return parts(y, node) if many else Tensor(y, node)
+
+    def _device_of(self, op: Any, operands: list[Any], params: dict[str, Any]) -> str:
+        """Where the result of ``op`` will be; numbers go where the arrays are."""
+        if "device" in params:
+            target: str = params["device"]
+            return target
+        devices = {x.device for x in operands if type(x) is Traced and x.ndim}
+        if len(devices) > 1:
+            hint = "x.to(device); nothing is copied between devices silently"
+            rule = "tensors on different devices"
+            raise DeviceError(message(op.name, rule, sorted(devices), hint))
+        return devices.pop() if devices else self.device
 
     def read(self, x: Tensor) -> Traced:
         """The traced value of a tensor; one from before the trace becomes an input."""
@@ -196,8 +203,9 @@ class Trace:
         return TraceError(message("compile", rule, got, hint))
 
     def _constant(self, array: Any) -> Traced:
-        var = Traced(array.shape, array.dtype, backend.of(array).device)
-        self.constants[var] = array
+        owner = backend.of(array)
+        var = Traced(array.shape, array.dtype, owner.device)
+        self.constants[var] = owner.to_numpy(array)
         return var
 
     def constant(self, array: Any) -> Tensor:

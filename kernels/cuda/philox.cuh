@@ -1,5 +1,5 @@
 // Random numbers of numpy.random.Philox (Philox4x64-10; Salmon et al., "Parallel random numbers: as
-// easy as 1, 2, 3", SC'11), bit for bit, and the state moved on behind them:
+// easy as 1, 2, 3", SC'11), bit for bit:
 //
 //     words: u64                  doubles: (word >> 11) * 2^-53
 //     floats: (half >> 8) * 2^-24, of the lower half of a word and then its upper half
@@ -10,9 +10,8 @@
 //          of four words the counter gives, how many of them are used, 2^32 more where a half
 //          is left over, and that half.
 // Draw     random_draw: grid (any), block (any). Thread b of all makes the block of counter + b; the
-//          first also hands out what the buffer holds. Reads the state only.
-// Advance  random_advance: one thread, after random_draw on the same stream. So a captured graph
-//          draws afresh at each replay.
+//          first also hands out what the buffer holds. The state is in device memory, where the
+//          host leaves the next one (`Generator.take`): so a captured graph draws afresh each time.
 // Bytes    sizeof(T) per number.
 
 typedef unsigned long long word_t;
@@ -114,26 +113,4 @@ __device__ __forceinline__ void philox_draw(const word_t* state, T* out, index_t
             }
         }
     }
-}
-
-// What drawing n numbers of PER_WORD a word leaves behind.
-template <typename T>
-__device__ __forceinline__ void philox_advance(word_t* state, index_t n) {
-    constexpr int PER_WORD = Drawn<T>::PER_WORD;
-    const Philox philox(state);
-    const index_t halves = PER_WORD == 2 ? n - (philox.has_half && n > 0) : 0;
-    const index_t words = PER_WORD == 2 ? (halves + 1) / 2 : n;
-    const bool has_half = PER_WORD == 2 && n > 0 ? halves % 2 != 0 : philox.has_half != 0;
-    // Of the words from the start of the buffer on, `end` are used then.
-    const index_t end = philox.used + words;
-    const index_t number = end > 4 ? (end - 1) / 4 : 0;
-    const Words block = philox.block(number);
-    const Words counter = philox.counter_after(number);
-    const int used = int(end - 4 * number);
-    for (int i = 0; i < 4; ++i) {
-        state[i] = counter.at[i];
-        state[6 + i] = block.at[i];
-    }
-    state[10] = word_t(used) | word_t(has_half) << 32;
-    if (PER_WORD == 2 && words > 0) state[11] = block.at[used - 1] >> 32;
 }

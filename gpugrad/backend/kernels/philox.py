@@ -13,7 +13,7 @@ STATE_BYTES = 96
 
 
 class Plan(NamedTuple):
-    """How to draw ``n`` numbers and move the state on."""
+    """How to draw ``n`` numbers."""
 
     code: str
     n: int
@@ -30,7 +30,6 @@ class Plan(NamedTuple):
         blocks = ceil_div(ceil_div(self.n, per_word), 4) + 1
         grid = (min(ceil_div(blocks, _THREADS), _MOST_BLOCKS), 1, 1)
         Launch(text, "random_draw", grid, (_THREADS, 1, 1))(loader, state, out, self.n)
-        Launch(text, "random_advance", (1, 1, 1), (1, 1, 1))(loader, state, self.n)
 
 
 def plan(code: str, n: int) -> Plan:
@@ -47,9 +46,4 @@ extern "C" __global__ void __launch_bounds__({_THREADS})
     philox_draw(state, out, n);
 }}
 GG_EXPORT(random_draw)
-
-extern "C" __global__ void random_advance(word_t* state, index_t n) {{
-    philox_advance<{kind}>(state, n);
-}}
-GG_EXPORT(random_advance)
 """

@@ -1,0 +1,314 @@
+"""Compiled steps on the device: as uncompiled, captured into graphs, and safe to replay."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpugrad as gg
+from gpugrad import backend
+from gpugrad.backend import cublas, graph
+
+rng = np.random.default_rng(0)
+X = rng.standard_normal((24, 12)).astype("f4")
+LABELS = rng.integers(0, 5, 24)
+
+
+@pytest.fixture
+def cuda(device: str) -> str:
+    if device == "cpu":
+        pytest.skip("graphs are CUDA's")
+    return device
+
+
+def net(**options: Any) -> gg.nn.MLP:
+    options = {"activation": "sigmoid", "generator": gg.random.Generator(0)} | options
+    return gg.nn.MLP([12, 16, 8, 5], **options)
+
+
+def training(model: Any, optimizer: Any) -> Callable[..., Any]:
+    def step(x: Any, labels: Any) -> Any:
+        optimizer.zero_grad()
+        loss = gg.nn.cross_entropy(model(x), labels)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
+
+def state(model: Any) -> list[np.ndarray]:
+    return [p.detach().to("cpu").numpy() for p in model.parameters()]
+
+
+def close(some: Any, others: Any) -> None:
+    for a, b in zip(some, others, strict=True):
+        np.testing.assert_allclose(a, b, 2e-5, 2e-5)
+
+
+OPTIMIZERS: dict[str, Callable[..., Any]] = {
+    "SGD": lambda model: gg.optim.SGD(model, lr=0.5),
+    "momentum": lambda model: gg.optim.SGD(model, lr=0.2, momentum=0.9, weight_decay=0.01),
+    "AdamW": lambda model: gg.optim.AdamW(model, lr=0.02),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_training_as_uncompiled(device: str, name: str) -> None:
+    """With a smaller last batch, and a learning rate that changes."""
+    x, labels = gg.asarray(X), gg.asarray(LABELS)
+    results = []
+    for compiled in (False, True):
+        model = net(dropout=0.2 if name == "SGD" else 0.0)
+        optimizer = OPTIMIZERS[name](model)
+        step = training(model, optimizer)
+        step = gg.compile(step) if compiled else step
+        losses = []
+        for _ in range(3):
+            optimizer.lr *= 0.9
+            losses += [step(x[:10], labels[:10]).item(), step(x[10:20], labels[10:20]).item()]
+            losses += [step(x[20:], labels[20:]).item()]
+        results.append((np.array(losses), *state(model)))
+    close(*results)
+
+
+def test_one_graph_a_step_and_few_launches(cuda: str) -> None:
+    model = net()
+    step = gg.compile(training(model, gg.optim.AdamW(model, lr=0.01)))
+    for _ in range(3):
+        step(gg.asarray(X), gg.asarray(LABELS))
+    stats = step.stats()
+    assert (stats["graphs"], stats["calls"], stats["kernels"]) == (1, 0, "cuda")
+    (engine,) = step._latest._engines
+    kinds = [kind for kind, *_ in engine._steps]
+    assert kinds.count("group") == 2  # the update of all six parameters, and its step counts
+    assert sum(branch for branch, _ in engine._streams) >= 2  # gradients of weights beside
+
+
+def test_runs_repeat_bit_for_bit(device: str) -> None:
+    runs = []
+    for _ in range(3):
+        model = net()
+        step = gg.compile(training(model, gg.optim.AdamW(model, lr=0.01)))
+        for _ in range(5):
+            step(gg.asarray(X), gg.asarray(LABELS))
+        runs.append(state(model))
+    for others in runs[1:]:
+        for a, b in zip(runs[0], others, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_results_are_of_each_call(device: str) -> None:
+    step = gg.compile(lambda x: (x * 2, x.sum()))
+    first = step(gg.asarray([1.0, 2.0]))
+    second = step(gg.asarray([3.0, 4.0]))
+    third = step(gg.asarray([5.0, 6.0]))
+    assert [y.tolist() for y in (*first, *second, *third)] == [
+        *([2.0, 4.0], 3.0),
+        *([6.0, 8.0], 7.0),
+        *([10.0, 12.0], 11.0),
+    ]
+
+
+def test_other_arrays_between_replays_change_nothing(device: str) -> None:
+    """Memory that the graph works on is its own, whatever else is made and freed meanwhile."""
+    runs = []
+    for disturbed in (False, True):
+        model = net()
+        step = gg.compile(training(model, gg.optim.SGD(model, lr=0.5, momentum=0.9)))
+        for i in range(10):
+            step(gg.asarray(X), gg.asarray(LABELS))
+            if disturbed:
+                junk = [gg.full((7 + i, 16), float("nan")) for _ in range(5)]
+                del junk
+        runs.append(state(model))
+    for a, b in zip(*runs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_graph_keeps_what_it_works_on(device: str) -> None:
+    x = gg.asarray(X)
+    w = gg.asarray(np.ones((12, 3), "f4"))
+    step = gg.compile(lambda x: x @ w)
+    want = step(x).numpy() if device == "cpu" else step(x).to("cpu").numpy()
+    step(x)
+    del x
+    np.testing.assert_array_equal(step(gg.asarray(X)).to("cpu").numpy(), want)
+
+
+def test_parameters_that_were_replaced(device: str) -> None:
+    """Loaded ones are seen, and graphs captured anew; after many times launches go one by one."""
+    w = gg.asarray(np.ones((12, 3), "f4"))
+    x = gg.asarray(X)
+    step = gg.compile(lambda x: x @ w)
+    kept = []
+    for k in range(graph._CAPTURES + 3):
+        values = gg.asarray(np.full((12, 3), float(k), "f4"))
+        kept.append(values)
+        w[...] = values
+        w._data = values._data  # as loading does
+        for _ in range(3):
+            np.testing.assert_allclose(step(x).to("cpu").numpy(), X @ np.full((12, 3), k), 1e-4)
+    if device != "cpu":
+        assert step.stats()["graphs"] == 0
+        assert "moved" in step.stats()["not captured"][0]
+
+
+def test_ops_without_a_kernel_stand_between_graphs(device: str) -> None:
+    w = gg.asarray(np.ones((12, 3), "f4"))
+
+    def step(x: Any) -> Any:
+        return gg.cumulative_sum(x @ w, axis=0) * 2 + 1
+
+    x = gg.asarray(X)
+    compiled = gg.compile(step)
+    for _ in range(3):
+        close([compiled(x).to("cpu").numpy()], [step(x).to("cpu").numpy()])
+    if device != "cpu":
+        assert compiled.stats()["graphs"] == 2
+        assert list(compiled.stats()["not fused"]) == ["cumsum"]
+
+
+def test_several_steps_a_graph_on_a_dataset_that_is_there(device: str) -> None:
+    """Only row numbers are handed in; the rows are picked, and dropped out, inside the graph."""
+    x, labels = gg.asarray(X), gg.asarray(LABELS)
+    batches = gg.asarray(np.random.default_rng(1).permutation(24).reshape(3, 8))
+    results = []
+    for compiled in (False, True):
+        model = net(dropout=0.3, activation="tanh")
+        step = training(model, gg.optim.SGD(model, lr=0.3, momentum=0.9))
+
+        def epoch(batches: Any, step: Any = step) -> Any:
+            losses = [step(x[batches[i]], labels[batches[i]]).detach() for i in range(3)]
+            return gg.stack(losses)
+
+        run = gg.compile(epoch) if compiled else epoch
+        losses = [run(batches).to("cpu").numpy() for _ in range(4)]
+        results.append([np.array(losses), *state(model)])
+    close(*results)
+    if device != "cpu":
+        assert list(run.stats()["not fused"]) == ["concat"]
+
+
+def test_labels_and_rows_out_of_range_are_errors(device: str) -> None:
+    """At the latest when something of that step is read; the next step is fine."""
+    model = net()
+    step = gg.compile(training(model, gg.optim.SGD(model, lr=0.1)))
+    rows = gg.compile(lambda x, t: x[t])
+    x, labels, t = gg.asarray(X), gg.asarray(LABELS), gg.asarray([3, -24, 23])
+    for bad in (5, -1, 10**6):
+        wrong = LABELS.copy()
+        wrong[7] = bad
+        for _ in range(2):  # launch by launch, then as a graph
+            assert step(x, labels).item() > 0
+            with pytest.raises(gg.errors.BoundsError, match=str(bad)):
+                step(x, gg.asarray(wrong)).item()
+    for bad in (24, -25):
+        for _ in range(2):
+            np.testing.assert_array_equal(rows(x, t).to("cpu").numpy(), X[[3, 0, 23]])
+            with pytest.raises(gg.errors.BoundsError, match=str(bad)):
+                rows(x, gg.asarray([0, bad, 1])).sum().item()
+
+
+def test_draws_are_part_of_the_graph(cuda: str) -> None:
+    """The same bits as drawn here, at every replay, and in the right order between two layers."""
+    generator = gg.random.Generator(5, cuda)
+
+    def draw(x: Any) -> Any:
+        return x + generator.uniform(size=7), generator.bernoulli(0.5, (3, 5)), x * 2
+
+    step = gg.compile(draw)
+    host = np.random.Generator(np.random.Philox(5))
+    for _ in range(4):
+        added, kept, _ = step(gg.zeros(7))
+        np.testing.assert_array_equal(added.to("cpu").numpy(), host.random(7, "f4"))
+        np.testing.assert_array_equal(kept.to("cpu").numpy(), host.random((3, 5), "f4") < 0.5)
+    assert (step.stats()["graphs"], step.stats()["calls"]) == (1, 0)
+
+
+def test_tf32_only_when_asked_for(cuda: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    made = cublas.Matmul.__init__
+
+    def noted(self: Any, library: Any, product: Any) -> None:
+        asked.append(product.tf32)
+        made(self, library, product)
+
+    monkeypatch.setattr(cublas.Matmul, "__init__", noted)
+    step = gg.compile(lambda a: a @ a.T)
+    step(gg.ones((3, 41)))
+    with gg.config.override(tf32=True):
+        step(gg.ones((3, 41)))
+    assert asked == [False, True]
+    assert step.stats()["recordings"] == 2
+
+
+def test_an_exception_while_capturing_leaves_the_stream_usable(
+    cuda: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = gg.asarray(X)
+    step = gg.compile(lambda x: x * 2 + 1)
+    step(x)
+
+    def fails(self: Any) -> None:
+        raise KeyboardInterrupt
+
+    (engine,) = step._latest._engines
+    launches = engine._launches
+    engine._launches = [*launches, lambda: fails(engine)]
+    engine._streams = [*engine._streams, (0, [])]
+    with pytest.raises(KeyboardInterrupt):
+        step(x)
+    assert (x + 1).sum().item() == pytest.approx(float((X + 1).sum()), rel=1e-5)
+    engine._launches, engine._streams = launches, engine._streams[:-1]
+    for _ in range(2):
+        np.testing.assert_allclose(step(x).to("cpu").numpy(), X * 2 + 1, 1e-6)
+
+
+def test_no_memory_is_taken_while_replaying(cuda: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside results: the loss of each call."""
+    model = net()
+    step = gg.compile(training(model, gg.optim.AdamW(model, lr=0.01)))
+    x, labels = gg.asarray(X), gg.asarray(LABELS)
+    for _ in range(3):
+        step(x, labels)
+    place = backend.get(cuda)
+    taken = []
+    empty = type(place).empty
+    monkeypatch.setattr(
+        type(place), "empty", lambda self, *args: (taken.append(args), empty(self, *args))[1]
+    )
+    monkeypatch.setattr(type(place), "memory", lambda self, nbytes: 1 / 0)
+    for _ in range(10):
+        step(x, labels)
+    assert taken == [((), np.dtype("f4"))] * 10
+
+
+def test_several_devices_run_uncompiled_and_say_so(cuda: str) -> None:
+    step = gg.compile(lambda x: (x * 2).to("cpu") + 1)
+    for _ in range(2):
+        np.testing.assert_allclose(step(gg.asarray(X)).numpy(), X * 2 + 1, 1e-6)
+    assert "several devices" in step.stats()["ran uncompiled"]
+
+
+def test_two_streams_wait_for_each_other() -> None:
+    """Whatever conflicts is on one stream, or waited for on the other."""
+
+    def gemm(*starts: int) -> Any:
+        places = [(0, 4 * start, 4, 1, "f4", 0) for start in starts]
+        return ("gemm", "f4", False, False, 4, 4, 4, 1.0, None, *places[:2], 0.0, places[2], None)
+
+    random = np.random.default_rng(1)
+    for _ in range(200):
+        steps = [gemm(*(16 * random.integers(0, 6, 3))) for _ in range(12)]
+        plan = graph.branches(steps)
+        done: list[set[int]] = []
+        latest: list[set[int]] = [set(), set()]
+        for i, (branch, after) in enumerate(plan):
+            before = set(latest[branch]).union(*[done[j] for j in after])
+            for j in range(i):
+                if graph._conflict(steps[j], steps[i]):
+                    assert j in before
+            done.append(before | {i})
+            latest[branch] = done[i]
