@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import gpugrad as gg
-from gpugrad.cli import doctor, main
+from gpugrad.cli import doctor, gpu_checks, main
 
 
 def findings(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, dict[str, Any]]:
@@ -68,3 +68,18 @@ def test_what_slows_or_switches_off_is_named(
     assert code == 0
     assert found["environment"]["fix"] == "unset OPENBLAS_CORETYPE"
     assert found["native core"]["fix"] == "unset GPUGRAD_NATIVE"
+
+
+def test_a_gpu_is_put_through_its_paces(
+    device: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if device == "cpu":
+        pytest.skip("a GPU's checks")
+    if "stand-in" in gg.backend.get(device).xp.__version__:  # an emulator's speed means nothing
+        for name in ("rates", "latencies", "step_times"):
+            monkeypatch.setattr(gpu_checks, name, lambda place: "not measured")
+    code, found = findings(capsys, "--gpu", "--device", device)
+    assert [f for f in found.values() if f["state"] == "problem"] == []
+    assert code == 0
+    assert found["training"]["found"].startswith("8 steps with 5 activations, captured in one")
+    assert "refused: [cross_entropy]" in found["bad labels"]["found"]

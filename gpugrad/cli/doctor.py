@@ -37,6 +37,11 @@ def add(commands: Any) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda (auto)")
+    parser.add_argument(
+        "--gpu",
+        action="store_true",
+        help="check kernels, captured steps and their hazards on the GPU, and time it",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
@@ -44,7 +49,9 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make every check and show what it found; 1 when there is a problem."""
     findings: list[Finding] = []
-    for check in (_python, _numpy, _blas, _native, _cpu_step, _cuda(args.device), _extras):
+    device = "cuda" if args.gpu and args.device == "auto" else args.device
+    every = [_python, _numpy, _blas, _native, _cpu_step, _cuda(device), _extras]
+    for check in [*every, _gpu(device)] if args.gpu else every:
         try:
             findings += check()
         except Exception as error:  # a check that fails is a finding too
@@ -183,6 +190,11 @@ def _cuda(device: str) -> Callable[[], list[Finding]]:
 
         if device == "cpu":
             return []
+        wheels = _cupy_wheels()
+        if len(wheels) > 1:
+            fix = f"pip uninstall {' '.join(wheels)}, then install the one for your driver"
+            found = f"{len(wheels)} CuPy packages overwrite one another: {', '.join(wheels)}"
+            return [Finding("CUDA", BAD, found, fix)]
         name = "cuda" if device == "auto" else device
         try:
             backend.get(name)
@@ -198,6 +210,37 @@ def _cuda(device: str) -> Callable[[], list[Finding]]:
         ]
 
     return cuda
+
+
+def _gpu(device: str) -> Callable[[], list[Finding]]:
+    """What ``--gpu`` asks for: each check of `gpu_checks` as a finding."""
+
+    def gpu() -> list[Finding]:
+        from gpugrad.cli import gpu_checks
+        from gpugrad.errors import DeviceError
+
+        findings = []
+        try:
+            every = list(gpu_checks.checks(device))
+        except DeviceError:
+            return []  # the CUDA check has said so
+        for name, check in every:
+            try:
+                findings.append(Finding(name, GOOD, check()))
+            except Exception as error:
+                if os.environ.get("GPUGRAD_DEBUG") == "1":
+                    traceback.print_exc()
+                last = traceback.format_exception_only(error)[-1].strip()
+                fix = "report this with the output of: GPUGRAD_DEBUG=1 gpugrad doctor --gpu"
+                findings.append(Finding(name, BAD, last, fix))
+        return findings
+
+    return gpu
+
+
+def _cupy_wheels() -> list[str]:
+    names = {str(d.metadata["Name"]).lower() for d in importlib.metadata.distributions()}
+    return sorted(n for n in names if n == "cupy" or n.startswith(("cupy-cuda", "cupy-rocm")))
 
 
 # Optional packages and the extra that brings each.
