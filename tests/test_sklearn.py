@@ -21,7 +21,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import gpugrad as gg
 from gpugrad import sklearn as ours
-from gpugrad.errors import ShapeError
+from gpugrad.errors import DtypeError, ShapeError
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -360,6 +360,56 @@ def test_in_a_grid_search_of_a_pipeline() -> None:
     assert not hasattr(copy, "coefs_")
 
 
+@pytest.mark.parametrize("activation", ["logistic", "gelu"])
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [("MLPClassifier", WINE), ("MLPClassifier", CANCER), ("MLPRegressor", MANY)],
+    ids=["three", "two", "numbers"],
+)
+def test_models_and_estimators(kind: str, data: Any, activation: str) -> None:
+    """There and back again: the same predictions, of another network in memory."""
+    x, y = data
+    fitted = getattr(ours, kind)(**SHORT | {"activation": activation}).fit(x, y)
+    model = ours.from_sklearn(fitted)
+    z = model(gg.asarray(x)).detach()
+    if kind == "MLPRegressor":
+        np.testing.assert_allclose(z.numpy(), fitted.predict(x), 1e-9)
+    else:
+        p = gg.nn.softmax(z) if z.shape[1] > 1 else gg.nn.sigmoid(z)
+        np.testing.assert_allclose(p.numpy(), fitted.predict_proba(x)[:, -z.shape[1] :], 1e-9)
+    again = ours.as_sklearn(model, fitted.classes_ if kind == "MLPClassifier" else None)
+    np.testing.assert_allclose(again._forward_pass_fast(x), fitted._forward_pass_fast(x), 1e-9)
+    assert again.get_params()["activation"] == activation
+    assert again.score(x, y) == pytest.approx(fitted.score(x, y))
+    before = fitted.coefs_[0].copy()
+    again.set_params(warm_start=True, max_iter=2).partial_fit(x, y)
+    np.testing.assert_array_equal(fitted.coefs_[0], before)
+    assert np.abs(again.coefs_[0] - before).max() > 1e-6
+
+
+def test_two_logits_are_one_and_what_does_not_fit_raises() -> None:
+    two = gg.nn.MLP([13, 5, 2], "tanh", dropout=0.5, dtype=gg.float64).eval()
+    p = ours.as_sklearn(two, classes=["no", "yes"]).predict_proba(WINE[0])
+    np.testing.assert_allclose(p, gg.nn.softmax(two(gg.asarray(WINE[0]))).detach().numpy(), 1e-9)
+    theirs_too = theirs.MLPClassifier(**SHORT | {"hidden_layer_sizes": ()}).fit(*CANCER)
+    z = ours.from_sklearn(theirs_too)(gg.asarray(CANCER[0]))
+    np.testing.assert_array_equal(z.detach().numpy()[:, 0] > 0, theirs_too.predict(CANCER[0]))
+    mixed = gg.nn.Sequential(
+        gg.nn.Linear(2, 2), gg.nn.Tanh(), gg.nn.Linear(2, 2), gg.nn.ReLU(), gg.nn.Linear(2, 1)
+    )
+    several = ours.MLPClassifier(ensemble=2, max_iter=1).fit(*WINE)
+    for error, wrong in (
+        (DtypeError, lambda: ours.as_sklearn(mixed)),
+        (DtypeError, lambda: ours.as_sklearn(gg.nn.Sequential(gg.nn.Linear(2, 2), gg.nn.Tanh()))),
+        (ShapeError, lambda: ours.as_sklearn(two, classes=[0, 1, 2])),
+        (DtypeError, lambda: ours.from_sklearn(ours.MLPClassifier())),
+        (DtypeError, lambda: ours.from_sklearn(StandardScaler())),
+        (DtypeError, lambda: ours.from_sklearn(several)),
+    ):
+        with pytest.raises(error):
+            wrong()
+
+
 def test_it_speaks(capsys: pytest.CaptureFixture[str]) -> None:
     for solver in ("adam", "lbfgs"):
         ours.MLPClassifier(**SHORT | {"solver": solver}, verbose=True).fit(*WINE)
@@ -367,6 +417,14 @@ def test_it_speaks(capsys: pytest.CaptureFixture[str]) -> None:
     ours.MLPClassifier(**SHORT, progress=True).fit(*WINE)
     with pytest.warns(ConvergenceWarning, match="Maximum iterations"):
         ours.MLPClassifier(**SHORT).fit(*WINE)
+
+
+def test_going_on_with_another_solver() -> None:
+    model = ours.MLPClassifier(**SHORT | {"solver": "lbfgs", "warm_start": True}).fit(*WINE)
+    before = model.loss_
+    for solver in ("adam", "adamw", "lbfgs", "sgd"):
+        model.set_params(solver=solver).fit(*WINE)
+    assert model.loss_ < before
 
 
 def test_interrupted_training_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ except ImportError as cause:
         message("gpugrad.sklearn", "the estimators are scikit-learn's", cause, hint)
     ) from cause
 
+from gpugrad.sklearn.convert import as_sklearn, from_sklearn
 from gpugrad.sklearn.estimators import MLPClassifier, MLPRegressor
 
-__all__ = ["MLPClassifier", "MLPRegressor"]
+__all__ = ["MLPClassifier", "MLPRegressor", "as_sklearn", "from_sklearn"]

@@ -105,6 +105,9 @@ class Perceptron:
     def _fit_stochastic(
         self: Any, members: Any, X: Any, y: Any, weight: Any, device: str, incremental: bool
     ) -> None:
+        for member in members:
+            if not hasattr(member, "loss_curve_"):  # so far fitted by lbfgs, or made of a model
+                member._start_curves()
         validation = None
         if self.early_stopping:
             X, y, weight, validation = self._split(X, y, weight)
@@ -160,15 +163,19 @@ class Perceptron:
 
     def _initialize(self: Any, y: Any, layer_units: Any, dtype: Any) -> None:
         super()._initialize(y, layer_units, dtype)  # type: ignore[misc]
-        if self.solver == "adamw":  # which scikit-learn does not know
-            early = self.early_stopping
-            vars(self).update(
-                loss_curve_=[],
-                _no_improvement_count=0,
-                validation_scores_=[] if early else None,
-                best_validation_score_=-np.inf if early else None,
-                best_loss_=None if early else np.inf,
-            )
+        if self.solver in _STOCHASTIC:
+            self._start_curves()
+
+    def _start_curves(self: Any) -> None:
+        """What scikit-learn begins with for the solvers it knows, which are not all."""
+        early = self.early_stopping
+        vars(self).update(
+            loss_curve_=[],
+            _no_improvement_count=0,
+            validation_scores_=[] if early else None,
+            best_validation_score_=-np.inf if early else None,
+            best_loss_=None if early else np.inf,
+        )
 
     # Ensembles
 
