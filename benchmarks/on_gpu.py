@@ -27,7 +27,15 @@ PARTS: dict[str, tuple[list[str], int, str | None]] = {
     "tests": (["-m", "pytest", "-q", "--device", "DEVICE", "-p", "no:cacheprovider"], 210, ""),
     "kernels": (
         [
-            *("-m", "pytest", "-q", "benchmarks/bench_kernels.py", "-k", "cuda"),
+            *(
+                "-m",
+                "pytest",
+                "-q",
+                "benchmarks/bench_kernels.py",
+                "-k",
+                "cuda",
+                "--benchmark-enable",
+            ),
             *("--benchmark-json", "OUT/kernels.json", "-p", "no:cacheprovider"),
         ],
         60,
