@@ -434,6 +434,31 @@ def test_slices_are_where_numpy_has_them() -> None:
 # State
 
 
+def test_arrays_side_by_side_are_copied_to_their_places() -> None:
+    """In the core, along every axis whose parts have even rows; a sum of rows among the parts."""
+    x = gg.asarray(np.tile(X, (40, 1)))
+
+    def step(x: Any) -> Any:
+        h = gg.tanh(x * 2)
+        both = gg.concat([h, x[:, :3], h.mT.mT], axis=1)
+        long = gg.concat([h.sum(axis=0), gg.zeros(2), h[3]])
+        return (
+            both,
+            gg.stack([x, h]),
+            gg.stack([h, x], axis=-1),
+            long,
+            gg.concat([x.T, h.T], axis=1),
+        )
+
+    compiled = gg.compile(step)
+    for got, want in zip(compiled(x), step(x), strict=True):
+        close(got.numpy(), want.numpy())
+    assert compiled.stats()["not fused"] == {}
+    mixed = gg.compile(lambda x: gg.concat([x, gg.zeros((2, 12), dtype=np.float64)]))
+    assert mixed(x).dtype == np.float64
+    assert list(mixed.stats()["not fused"]) == ["concat"]
+
+
 def test_gradients_accumulate_when_nobody_clears_them() -> None:
     def build() -> Any:
         w = gg.asarray([[1.0, 2.0]], requires_grad=True)

@@ -281,6 +281,23 @@ class Copy(Node):
         return [self.target]
 
 
+class Concat(Node):
+    """Each source copied to its place in one array; ``parts`` are (source, target)."""
+
+    label = "concat"
+
+    def __init__(self, parts: Sequence[tuple[View, View]], out: View) -> None:
+        self.parts, self.out = list(parts), out
+
+    @property
+    def reads(self) -> list[View]:
+        return [source for source, _ in self.parts]
+
+    @property
+    def writes(self) -> list[View]:
+        return [self.out]
+
+
 class Call(Node):
     """The op's own `forward` on arrays: right for every op, and one Python call."""
 
@@ -392,6 +409,8 @@ class Lowering:
                 self._reduction(eqn)
             elif name in ("softmax", "log_softmax"):
                 self._softmax(eqn)
+            elif name == "concat":
+                self._concat(eqn)
             elif getattr(eqn.op, "pointwise", None) is not None:
                 self._pointwise(eqn)
             elif name == "uniform" and self._on_device:
@@ -427,6 +446,23 @@ class Lowering:
             if kept_strides is None:
                 view, kept_strides = self.dense(view), contiguous(y.shape)
             self.view[y] = View(view.buffer, y.shape, kept_strides, view.offset)
+
+    def _concat(self, eqn: Eqn) -> None:
+        (y,), axis = eqn.outputs, eqn.params["axis"]
+        given = [self.at(x) if type(x) is Traced else None for x in eqn.inputs]
+        views = [x for x in given if x is not None and x.buffer.dtype == y.dtype]
+        if len(views) < len(given) or not y.size:
+            raise Unsupported("operands of another dtype than the result")
+        steps = contiguous(y.shape)
+        if any(in_rows(steps, view.shape) is None for view in views):
+            raise Unsupported("parts whose rows do not follow one another")
+        views = [v if in_rows(v.strides, v.shape) is not None else self.dense(v) for v in views]
+        out = self.new(y)
+        parts, offset = [], 0
+        for view in views:
+            parts.append((view, View(out.buffer, view.shape, steps, offset)))
+            offset += view.shape[axis] * steps[axis]
+        self.add(Concat([p for p in parts if p[0].size], out))
 
     def _gather(self, eqn: Eqn) -> None:
         """``x[t]`` where t is one row of integers; other indices are calls."""

@@ -13,6 +13,7 @@ from gpugrad.compiler.lower import (
     Buffer,
     Call,
     Chain,
+    Concat,
     Copy,
     CrossEntropy,
     Draw,
@@ -374,7 +375,7 @@ class Plan:
             work = sum(map(_flop, run))
             mode = "split" if self.threads > 1 and work > _SERIAL_FLOP else "serial"
             emit = Emitter(self)
-            self.segments.append(Segment(mode, [emit(node) for node in run], run))
+            self.segments.append(Segment(mode, emit.all(run), run))
 
     # The batch cut over threads
 
@@ -416,7 +417,7 @@ class Plan:
                     zeroed = tuple(
                         (self.offset[b], rows.bytes_of(b), 0) for b in private if b in rows.reduced
                     )
-                    instructions = [emit(node) for node in run]
+                    instructions = emit.all(run)
                     self.segments.append(
                         Segment("rows", instructions, run, rows.batch, rows.chunk, zeroed)
                     )
@@ -424,7 +425,7 @@ class Plan:
                     emit = Emitter(self, rows)
                     small = sum(map(_flop, run)) < _SERIAL_FLOP // 20
                     kind = "serial" if small else mode
-                    self.segments.append(Segment(kind, [emit(node) for node in run], run))
+                    self.segments.append(Segment(kind, emit.all(run), run))
 
 
 def _in_step(node: Node, target: Buffer, source: View) -> bool:
@@ -444,6 +445,8 @@ def _operands(node: Node) -> list[tuple[Any, View]]:
     """The views a node reads, and under which attribute, or number among its inputs."""
     if isinstance(node, Call):
         return [(i, x) for i, x in enumerate(node.inputs) if isinstance(x, View)]
+    if isinstance(node, Concat):
+        return list(enumerate(node.reads))
     names = ("a", "b", "scale", "source", "x", "z", "t")
     found = [(name, getattr(node, name, None)) for name in names]
     return [(name, view) for name, view in found if isinstance(view, View)]
@@ -452,6 +455,8 @@ def _operands(node: Node) -> list[tuple[Any, View]]:
 def _replace(node: Node, name: Any, view: View) -> None:
     if isinstance(node, Call):
         node.inputs[name] = view
+    elif isinstance(node, Concat):
+        node.parts[name] = (view, node.parts[name][1])
     else:
         setattr(node, name, view)
 
@@ -555,7 +560,7 @@ class _Rows:
             reads = [view.buffer for view in node.reads]
             needed = [maker.get(b) for b in reads] + plan._after.get(id(node), [])
             touched = any(b in self.batched for b in reads)
-            moved = isinstance(node, (Call, Copy))
+            moved = isinstance(node, (Call, Concat, Copy))
             if any(id(n) in late for n in needed) or any(b in self.reduced for b in reads):
                 if touched and not moved:
                     return False  # rows that need a sum over all rows first
@@ -677,10 +682,16 @@ class Emitter:
         self.rows = rows
         self.inside = inside  # in the segment that runs on a part of the rows at a time
 
-    def __call__(self, node: Node) -> tuple[Any, ...]:
-        write: Any = getattr(self, f"_{type(node).__name__.lower()}")
-        instruction: tuple[Any, ...] = write(node)
-        return instruction
+    def all(self, nodes: Sequence[Node]) -> list[tuple[Any, ...]]:
+        """The instructions of nodes, in their order: one each, and a copy for each part of one."""
+        each: list[tuple[Any, ...]] = []
+        for node in nodes:
+            if isinstance(node, Concat):
+                each += [self._copy(Copy(*part)) for part in node.parts]
+            else:
+                write: Any = getattr(self, f"_{type(node).__name__.lower()}")
+                each.append(write(node))
+        return each
 
     def operand(
         self, view: View, row: int, col: int, thread: int = 0, follows: bool = True
