@@ -454,6 +454,12 @@ def test_arrays_side_by_side_are_copied_to_their_places() -> None:
     for got, want in zip(compiled(x), step(x), strict=True):
         close(got.numpy(), want.numpy())
     assert compiled.stats()["not fused"] == {}
+    for dtype in "?bBhHiIqQefdFD":
+        y = gg.asarray(np.arange(12).reshape(3, 4).astype(dtype))
+        moved = gg.compile(lambda y: (gg.concat([y, y], axis=1), y.T.reshape(-1)))
+        for got, want in zip(moved(y), (np.tile(y.numpy(), 2), y.numpy().T.ravel()), strict=True):
+            assert got.dtype == dtype
+            np.testing.assert_array_equal(got.numpy(), want)
     mixed = gg.compile(lambda x: gg.concat([x, gg.zeros((2, 12), dtype=np.float64)]))
     assert mixed(x).dtype == np.float64
     assert list(mixed.stats()["not fused"]) == ["concat"]

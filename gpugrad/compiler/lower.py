@@ -451,8 +451,8 @@ class Lowering:
         (y,), axis = eqn.outputs, eqn.params["axis"]
         given = [self.at(x) if type(x) is Traced else None for x in eqn.inputs]
         views = [x for x in given if x is not None and x.buffer.dtype == y.dtype]
-        if len(views) < len(given) or not y.size or y.dtype.kind not in "fiub":
-            raise Unsupported("complex operands, or of another dtype than the result")
+        if len(views) < len(given) or not y.size:
+            raise Unsupported("operands of another dtype than the result")
         steps = contiguous(y.shape)
         if any(in_rows(steps, view.shape) is None for view in views):
             raise Unsupported("parts whose rows do not follow one another")
@@ -468,7 +468,7 @@ class Lowering:
         """``x[t]`` where t is one row of integers; other indices are calls."""
         (y,), x, t = eqn.outputs, self.at(eqn.inputs[0]), self.at(eqn.inputs[1])
         single = len(eqn.params["key"]) == 1 and len(t.shape) == 1 and t.buffer.dtype.kind in "iu"
-        if not single or not y.size or y.dtype.kind not in "fiub":
+        if not single or not y.size or y.dtype.itemsize > 8:
             raise Unsupported("an index of several parts")
         x, cols = self.dense(x), math.prod(y.shape[1:])
         rows = View(x.buffer, (x.shape[0], cols), (cols, 1), x.offset)

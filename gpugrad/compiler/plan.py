@@ -5,7 +5,7 @@ native core (kernels/cpu) or its NumPy twin (backend/twin.py).
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from gpugrad.compiler.expr import lines
@@ -687,7 +687,9 @@ class Emitter:
         each: list[tuple[Any, ...]] = []
         for node in nodes:
             if isinstance(node, Concat):
-                each += [self._copy(Copy(*part)) for part in node.parts]
+                each += [copy for part in node.parts for copy in self._copies(*part)]
+            elif isinstance(node, Copy):
+                each += self._copies(node.source, node.target)
             else:
                 write: Any = getattr(self, f"_{type(node).__name__.lower()}")
                 each.append(write(node))
@@ -825,19 +827,20 @@ class Emitter:
         state, out = (self.operand(view, 1, 1) for view in (node.state, node.out))
         return ("uniform", _code(node.out.buffer.dtype), node.out.size, state, out)
 
-    def _copy(self, node: Copy) -> tuple[Any, ...]:
-        shape = node.target.shape
+    def _copies(self, source: View, target: View) -> Iterator[tuple[Any, ...]]:
+        """What is only moved is words of its size; one of 16 bytes is two, moved one by one."""
+        size, shape = target.buffer.dtype.itemsize, target.shape
         rows, cols = math.prod(shape[:-1]), shape[-1] if shape else 1
-        source, target = (_strides(v, shape, False) for v in (node.source, node.target))
-        return (
-            "copy",
-            node.target.buffer.dtype.itemsize,
-            rows,
-            cols,
-            self.operand(node.source, *source),
-            self.operand(node.target, *target),
-            False,
-        )
+        words = max(1, size // 8)
+        for k in range(words):
+            places = []
+            for view in (source, target):
+                row, col = _strides(view, shape, False)
+                base, offset, *_ = self.operand(view, row, col)
+                places.append(
+                    (base, offset + 8 * k, words * row, words * col, f"u{size // words}", 0)
+                )
+            yield ("copy", size // words, rows, cols, *places, False)
 
 
 def _strides(view: View, shape: tuple[int, ...], batch: bool) -> tuple[int, int]:
