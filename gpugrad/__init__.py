@@ -18,7 +18,7 @@ from gpugrad.tensor import Tensor
 from gpugrad.transforms import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 
 if TYPE_CHECKING:
-    from gpugrad import data, fft, io, linalg, nn, optim, random, testing
+    from gpugrad import data, fft, io, linalg, nn, onnx, optim, random, testing
 
 __version__ = "0.1.0"
 __array_api_version__ = "2025.12"
@@ -44,6 +44,7 @@ __all__ = [
     "linalg",
     "nn",
     "no_grad",
+    "onnx",
     "optim",
     "random",
     "testing",
@@ -56,7 +57,7 @@ __all__ = [
 del fuse, ops, tape  # imported for what they declare
 
 # Imported when first asked for: what they need costs as much as the rest of the package.
-_ON_DEMAND = ("data", "fft", "io", "linalg", "nn", "optim", "random", "testing")
+_ON_DEMAND = ("data", "fft", "io", "linalg", "nn", "onnx", "optim", "random", "testing")
 
 
 def __getattr__(name: str) -> Any:

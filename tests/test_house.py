@@ -35,7 +35,7 @@ LAYERS = [
     ["nn", "data"],
     ["optim"],
     ["__init__"],
-    ["bench", "sklearn"],
+    ["bench", "sklearn", "onnx"],
     ["cli"],
     ["__main__"],
 ]
@@ -144,7 +144,7 @@ print(x.grad.device)
 def test_everything_public_has_a_docstring() -> None:
     import gpugrad as gg
 
-    for holder in (gg, gg.nn, gg.optim, gg.random, gg.io, gg.data, gg.testing):
+    for holder in (gg, gg.nn, gg.onnx, gg.optim, gg.random, gg.io, gg.data, gg.testing):
         for name in getattr(holder, "__all__", vars(holder)):
             if name.startswith("_"):
                 continue
