@@ -15,6 +15,7 @@ from gpugrad.backend.kernels import (
     copy,
     cross_entropy,
     gather,
+    gemm,
     philox,
     printer,
     scalars,
@@ -125,6 +126,28 @@ def check_philox(loader: Loader) -> None:
     np.testing.assert_array_equal(words, generator._bits.bit_generator.random_raw(7))
 
 
+def check_gemm(loader: Loader) -> None:
+    """Several tiles and more steps in depth than stages, no size a multiple of anything."""
+    rng = np.random.default_rng(0)
+    m, n, k = 37, 35, 133
+    a, left = padded(rng.standard_normal((m, k)).astype("f4"), k + 3)
+    b, right = padded(rng.standard_normal((k, n)).astype("f4"), n + 1)
+    y, stored = padded(np.zeros((m, n), "f4"), n + 1)
+    x, added = padded(rng.standard_normal((m, n)).astype("f4"), n + 1)
+    totals = [np.zeros(n, "f4"), np.zeros(n, "f4")]
+    plan = gemm.plan(
+        "f4", m, n, k, (k + 3, False), (n + 1, False), [(n + 1, 1, "f4")], (),
+        [("add", 0, 1, -1)], [(2, (n + 1, 1, "f4"))],
+        [("sum", "rows", value, (0, 1, "f4"), 1.0, False) for value in (2, 0)],
+    )  # fmt: skip
+    workspace = loader.empty((plan.workspace_bytes,), np.dtype(np.uint8))
+    plan.launch(loader, a, b, [x], [y], totals, workspace)
+    product = left.astype("f8") @ right
+    close(stored, product + added)
+    for total, want in zip(totals, (product + added, product), strict=True):
+        close(total, want.sum(0))
+
+
 @cache
 def texts() -> dict[str, str]:
     """Texts for nvcc, by name: together they have every kernel."""
@@ -141,7 +164,16 @@ def texts() -> dict[str, str]:
         "f4", 4, (line, printer.Place("f4", printer.ROW), one),
         ("0x1.8p+1f",), (("mul", 0, 3, -1), ("tanh", 4, -1, -1)), ((5, line),), totals,
     )  # fmt: skip
+    accumulator = printer.Place("f4", printer.REGISTERS)
+    total = printer.Total("sum", "rows", 4, "f4", False)
+    gradient = mixed._replace(
+        width=2, operands=(accumulator, line), totals=(total,),
+        lines=(("sub", 2, 1, -1), ("mul", 0, 3, -1)), stores=((4, line),),
+    )  # fmt: skip
     return {
+        "gemm_exact": gemm.gemm_text("f4", gemm.EXACT_TILES[0], False, False, True, 16, gradient),
+        "gemm_half": gemm.gemm_text("f2", gemm.TILES[0], True, False, False, 16, gradient),
+        "gemm_small": gemm.gemm_text("f4", gemm.EXACT_TILES[1], True, True, True, 4, gradient),
         "softmax": softmax.softmax_text("f4", 4, False),
         "log_softmax": softmax.softmax_text("f8", 2, True),
         "cross_entropy": cross_entropy.cross_entropy_text("f4", "i8", 4),
@@ -155,6 +187,11 @@ def texts() -> dict[str, str]:
         "gather_x1": gather.gather_text("u8", "i4", 1),
         "scalars": kernel_source(scalars.FILE),
     }
+
+
+def min_arch(name: str) -> int:
+    """The lowest compute capability a text is for."""
+    return gemm.MIN_ARCH if name.startswith("gemm") else 0
 
 
 def _opcodes(dtype: str, place: printer.Place, lines: tuple) -> str:

@@ -140,7 +140,8 @@ def test_chain_casts_as_numpy_does(built: Path, dtype: str) -> None:
     """Every dtype is loaded, and every one stored."""
     n = 101
     arena = Arena()
-    codes = [code for code in printer.TYPES if code[0] != "u" or code == "u1" or dtype == "f8"]
+    codes = [code for code in printer.TYPES if code != "B2"]
+    codes = [code for code in codes if code[0] != "u" or code == "u1" or dtype == "f8"]
     integers = [arena.rng.integers(0, 100, (1, n)) for _ in codes]
     operands = tuple(
         arena.new(code, 1, n, x if code[0] in "iub" else x - 50.25)

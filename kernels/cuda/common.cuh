@@ -50,6 +50,19 @@ struct f16 {
     __device__ operator float() const { return half_bits_to_float(bits); }
 };
 
+// The upper half of a float: the bits of __nv_bfloat16, rounded to nearest, ties to even.
+struct bf16 {
+    unsigned short bits;
+
+    bf16() = default;
+    __device__ explicit bf16(float x) {
+        const unsigned all = static_cast<unsigned>(__float_as_int(x));
+        const unsigned rounded = all + 0x7fffu + (all >> 16 & 1);
+        bits = static_cast<unsigned short>((x == x ? rounded : all | 0x400000u) >> 16);
+    }
+    __device__ operator float() const { return __int_as_float(int(unsigned(bits) << 16)); }
+};
+
 // WIDTH neighbouring elements, moved in one transaction. Load and store only where the address is a
 // multiple of sizeof(T) * WIDTH.
 template <typename T, int WIDTH>

@@ -91,6 +91,7 @@ To bits_as(From from) {
     memcpy(&to, &from, sizeof to);
     return to;
 }
+int __float_as_int(float x) { return bits_as<int>(x); }
 float __int_as_float(int bits) { return bits_as<float>(bits); }
 double __longlong_as_double(long long bits) { return bits_as<double>(bits); }
 
@@ -105,6 +106,81 @@ long long atomicMax(long long* address, long long value) {
     const long long old = *address;
     if (value > old) *address = value;
     return old;
+}
+
+// ---- mma.cuh ----------------------------------------------------------------------------------
+
+// TF32 has the exponent of a float and 10 bits of fraction; ties go away from zero.
+unsigned tf32_bits(float x) {
+    const unsigned bits = bits_as<unsigned>(x);
+    return std::isnan(x) ? 0x7fffffffu : (bits + 0x1000u) & 0xffffe000u;
+}
+
+// One warp's product; `value` is number `part` of the PARTS in a word.
+template <int PARTS, typename Value>
+void mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], Value value,
+         emulator::Site site) {
+    constexpr unsigned WARPS = emulator::MAX_THREADS / emulator::LANES;
+    static unsigned a_words[WARPS][16][8], b_words[WARPS][8][8];
+    const unsigned warp = emulator::current->number / emulator::LANES;
+    const unsigned lane = emulator::current->number % emulator::LANES, g = lane / 4, q = lane % 4;
+    for (int i = 0; i < 4; ++i) a_words[warp][g + i % 2 * 8][q + i / 2 * 4] = a[i];
+    for (int i = 0; i < 2; ++i) b_words[warp][g][q + i * 4] = b[i];
+    emulator::wait_for_warp(~0u, site);
+    for (int i = 0; i < 4; ++i) {
+        for (int word = 0; word < 8; ++word) {
+            for (int part = 0; part < PARTS; ++part) {
+                d[i] += value(a_words[warp][g + i / 2 * 8][word], part) *
+                        value(b_words[warp][2 * q + i % 2][word], part);
+            }
+        }
+    }
+    emulator::wait_for_warp(~0u, site);  // nobody refills the words before all have read
+}
+
+void mma_tf32(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
+              emulator::Site site = emulator::Site::here()) {
+    mma<1>(d, a, b, [](unsigned word, int) { return bits_as<float>(word & 0xffffe000u); }, site);
+}
+
+void mma_f16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
+             emulator::Site site = emulator::Site::here()) {
+    mma<2>(d, a, b, [](unsigned word, int part) { return half_bits_to_float(word >> 16 * part); },
+           site);
+}
+
+void mma_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2],
+              emulator::Site site = emulator::Site::here()) {
+    mma<2>(d, a, b,
+           [](unsigned word, int part) { return bits_as<float>(word >> 16 * part << 16); }, site);
+}
+
+template <int BYTES>
+void copy_async(void* shared, const void* from, int valid,
+                emulator::Site site = emulator::Site::here()) {
+    static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "what cp.async can copy");
+    const auto misaligned = reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(from);
+    emulator::require(misaligned % BYTES == 0, "asynchronous copy that is not aligned", site);
+    emulator::require(valid >= 0 && valid <= BYTES, "asynchronous copy of impossible size", site);
+    emulator::Fiber& fiber = *emulator::current;
+    fiber.copies.push_back({shared, from, BYTES, valid, fiber.groups});
+}
+
+void commit_copies() { ++emulator::current->groups; }
+
+template <int PENDING>
+void wait_copies() {
+    emulator::Fiber& fiber = *emulator::current;
+    size_t left = 0;
+    for (const emulator::Copy& copy : fiber.copies) {
+        if (copy.group + PENDING >= fiber.groups) {
+            fiber.copies[left++] = copy;
+            continue;
+        }
+        memset(copy.to, 0, copy.bytes);
+        memcpy(copy.to, copy.from, copy.valid);
+    }
+    fiber.copies.resize(left);
 }
 
 }  // namespace

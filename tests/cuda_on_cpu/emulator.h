@@ -10,7 +10,8 @@
 // Reported as an error, never a hang: a block barrier that some threads skip or meet at another
 // line, a warp barrier or shuffle to which some lanes do not come, a shuffle that reads outside its
 // mask, a launch CUDA would refuse, arguments of the wrong number or size. Shared memory starts
-// every block full of NaN. Not modelled: the memory model, registers, wgmma, TMA.
+// every block full of NaN; an asynchronous copy comes as late as it may. Not modelled: the memory
+// model, registers, wgmma, TMA.
 //
 // launcher.py builds one library per source text: #include "cuda_names.h" namespace { <text> }
 // The unnamed namespace keeps every static of a kernel inside its own library.
@@ -118,6 +119,14 @@ struct Site {
     }
 };
 
+// A copy to shared memory that was started and not waited for.
+struct Copy {
+    void* to;
+    const void* from;
+    int bytes, valid;
+    unsigned group;
+};
+
 struct Fiber {
     Context context;
     unsigned number;  // linear in the block, x fastest
@@ -125,6 +134,8 @@ struct Fiber {
     State state;
     Site site;           // where it waits
     unsigned lane_mask;  // for whom, at a warp barrier
+    std::vector<Copy> copies;
+    unsigned groups;  // of copies, that were ended
 };
 
 struct Kernel {
@@ -340,6 +351,8 @@ void launch(Order order, size_t shared_bytes) {
             fiber.index = {i % block_size.x, i / block_size.x % block_size.y,
                            i / block_size.x / block_size.y};
             fiber.state = State::ready;
+            fiber.copies.clear();
+            fiber.groups = 0;
             char* const stack = stacks + i * STACK_BYTES;
 #ifdef __SANITIZE_ADDRESS__
             // No fiber unwinds to the end: the last one here left its frames marked.

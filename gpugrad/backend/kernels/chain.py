@@ -33,7 +33,7 @@ _PACKS_PER_THREAD = 4
 # 16 bytes fill a 128-byte line; so few make many blocks of a matrix that is not tall.
 _SHORT_ROWS = 256
 _SHORT_LANES = 8
-_FOLD_LANES = 8  # 8 float32 are one 32-byte sector
+FOLD_LANES = 8  # 8 float32 are one 32-byte sector
 
 Line = tuple[str, int, int, int]  # opcode and the numbers of its values; -1: none
 Steps = tuple[int, int, str]  # between rows, between columns, both in elements; dtype
@@ -106,9 +106,6 @@ class Plan:
         constants: Sequence[float], lines: Sequence[Line], stores: Sequence[tuple[int, Steps]],
         reductions: Sequence[Reduction],
     ) -> None:  # fmt: skip
-        for r in reductions:
-            if r.accumulate and r.kind != "sum":
-                raise GpugradError(message("chain", "only sums accumulate", r.kind))
         space = _Space(rows, cols, [*operands, *[to for _, to in stores]], reductions)
         self.rows, self.cols = space.rows, space.cols
         self._axes = frozenset(space.axes)
@@ -118,7 +115,7 @@ class Plan:
         self._total_steps = space.total_steps
         self._steps = [(row, col) for row, col, _ in space.places]
         inputs = len(operands)
-        self._places = [_place(p, i < inputs) for i, p in enumerate(space.places)]
+        self._places = [place_of(p, i < inputs) for i, p in enumerate(space.places)]
         values = [value for value, _ in stores]
         self._code = Code(
             dtype,
@@ -127,7 +124,7 @@ class Plan:
             tuple(printer.literal(c, dtype) for c in constants),
             tuple((op, a, b, c) for op, a, b, c in lines),
             tuple(zip(values, self._places[inputs:], strict=True)),
-            tuple(Total(r.kind, r.axis, r.value, r.place[2], r.accumulate) for r in self._totals),
+            totals_of(self._totals),
         )
         self._item = np.dtype(dtype).itemsize
         self._variants: dict[int, tuple[Geometry, Launch, Launch | None]] = {}
@@ -206,8 +203,8 @@ class Plan:
             if workspace:
                 # A reduction in one part has its result already: no block folds it.
                 most = max(count for _, count, _ in parts)
-                grid = (ceil_div(most, _FOLD_LANES), len(parts), 1)
-                block = (_FOLD_LANES, BLOCK_THREADS // _FOLD_LANES, 1)
+                grid = (ceil_div(most, FOLD_LANES), len(parts), 1)
+                block = (FOLD_LANES, BLOCK_THREADS // FOLD_LANES, 1)
                 fold = Launch(text, "chain_fold", grid, block)
             chain = Launch(text, "chain", geometry.grid, geometry.block)
             found = self._variants[width] = (geometry, chain, fold)
@@ -330,13 +327,21 @@ class _Space:
             self.places = [_stepping((0, col, code), 1, self.cols) for _, col, code in self.places]
 
 
+def totals_of(reductions: Sequence[Reduction]) -> tuple[Total, ...]:
+    """What a text depends on of reductions."""
+    for r in reductions:
+        if r.accumulate and r.kind != "sum":
+            raise GpugradError(message("chain", "only sums accumulate", r.kind))
+    return tuple(Total(r.kind, r.axis, r.value, r.place[2], r.accumulate) for r in reductions)
+
+
 def _stepping(place: Steps, rows: int, cols: int) -> Steps:
     """A step that is never taken is 0."""
     row, col, code = place
     return (row if rows > 1 else 0, col if cols > 1 else 0, code)
 
 
-def _place(place: Steps, operand: bool) -> Place:
+def place_of(place: Steps, operand: bool) -> Place:
     row, col, code = place
     if not col and operand:
         return Place(code, ROW if row else ONE)
@@ -350,7 +355,7 @@ def _parameter_bytes(code: Code) -> int:
 
 def widest(places: Sequence[Place]) -> int:
     """The elements of a step by which the largest neighbours are one transaction."""
-    sizes = [np.dtype(_numpy_code(p.code)).itemsize for p in places if p.how == LINE]
+    sizes = [p.itemsize for p in places if p.how == LINE]
     return min(_WIDEST, ALIGNMENT_BYTES // max(sizes)) if sizes else 1
 
 
@@ -358,11 +363,6 @@ def aligned_width(width: int, pointers: Iterable[tuple[int, Place]]) -> int:
     """``width``, or less where a pointer is not aligned to so many elements."""
     for at, place in pointers:
         if place.how == LINE:
-            item = np.dtype(_numpy_code(place.code)).itemsize
-            while width > 1 and at % (item * width):
+            while width > 1 and at % (place.itemsize * width):
                 width //= 2
     return width
-
-
-def _numpy_code(code: str) -> str:
-    return "?" if code == "b1" else code

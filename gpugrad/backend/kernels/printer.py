@@ -24,12 +24,14 @@ TYPES = {
     "u4": "unsigned",
     "u8": "unsigned long long",
     "f2": "f16",
+    "B2": "bf16",  # bfloat16, which NumPy has no name for
     "f4": "float",
     "f8": "double",
 }
 
-# How a place is stepped through: one element; one a row; neighbours; some way between columns.
-ONE, ROW, LINE, STRIDED = range(4)
+# How a place is stepped through: one element; one a row; neighbours; some way between columns. One
+# in registers is handed to the code by what runs it.
+ONE, ROW, LINE, STRIDED, REGISTERS = range(5)
 
 # A kernel's parameters may take 4096 bytes before CUDA 12.1 and sm_70.
 PARAMETER_BYTES = 4096
@@ -44,7 +46,11 @@ class Place(NamedTuple):
     @property
     def steps(self) -> tuple[str, ...]:
         """The steps that are arguments."""
-        return ((), ("row",), ("row",), ("row", "col"))[self.how]
+        return ((), ("row",), ("row",), ("row", "col"), ())[self.how]
+
+    @property
+    def itemsize(self) -> int:
+        return int(self.code[1:])
 
 
 class Total(NamedTuple):
@@ -90,41 +96,51 @@ def chain_text(code: Code) -> str:
     total its pointer, its step, where the partial results go, and the scale; then rows and cols.
     ``chain_fold`` takes the same of each total, its count and its splits; blockIdx.y picks one.
     """
-    places = [(p, f"const {TYPES[p.code]}* in{i}") for i, p in enumerate(code.operands)]
-    places += [(p, f"{TYPES[p.code]}* out{i}") for i, (_, p) in enumerate(code.stores)]
-    parameters = []
-    for place, pointer in places:
-        name = pointer.rpartition(" ")[2]
-        parameters += [pointer, *[f"index_t {name}_{step}" for step in place.steps]]
-    totals = [
-        f"{TYPES[t.code]}* total{i}, index_t step{i}, real* partial{i}, double scale{i}"
-        for i, t in enumerate(code.totals)
-    ]
-    parameters += ", ".join(totals).split(", ") if totals else []
-    members = "".join(f"    {parameter};\n" for parameter in parameters)
-    names = ", ".join(parameter.rpartition(" ")[2] for parameter in parameters)
-    text = _head(code) + _struct(code, members)
-    text += f"""
+    parameters = code_parameters(code)
+    text = f"""{kernel_source(*FILES)}{code_struct(code)}
 extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
     chain({", ".join([*parameters, "index_t rows", "index_t cols"])}) {{
-    Code code = {{{names}}};
+    Code code = {{{code_arguments(parameters)}}};
     run_chain(code, rows, cols, blockIdx.x, gridDim.x);
 }}
 GG_EXPORT(chain)
 """
-    if totals:
-        counted = [f"{t}, index_t count{i}, index_t splits{i}" for i, t in enumerate(totals)]
-        folds = "".join(
-            f"    if (blockIdx.y == {i} && splits{i} > 1) {{\n"
-            f"        {_result(t, i, f'count{i}')}.fold(splits{i});\n    }}\n"
-            for i, t in enumerate(code.totals)
-        )
-        text += f"""
-extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) chain_fold({", ".join(counted)}) {{
+    return text + fold_text(code, "chain_fold")
+
+
+def code_parameters(code: Code) -> list[str]:
+    """What a kernel that runs the code takes, and the struct holds."""
+    places = [(p, f"const {TYPES[p.code]}* in{i}") for i, p in enumerate(code.operands)]
+    places += [(p, f"{TYPES[p.code]}* out{i}") for i, (_, p) in enumerate(code.stores)]
+    parameters = []
+    for place, pointer in places:
+        if place.how != REGISTERS:
+            name = pointer.rpartition(" ")[2]
+            parameters += [pointer, *[f"index_t {name}_{step}" for step in place.steps]]
+    for i, total in enumerate(code.totals):
+        parameters += _total_parameters(total, i)
+    return parameters
+
+
+def code_arguments(parameters: Sequence[str]) -> str:
+    return ", ".join(parameter.rpartition(" ")[2] for parameter in parameters)
+
+
+def fold_text(code: Code, name: str) -> str:
+    """The kernel that folds the parts of totals, if there are any. blockIdx.y picks one."""
+    if not code.totals:
+        return ""
+    parameters: list[str] = []
+    folds = ""
+    for i, total in enumerate(code.totals):
+        parameters += [*_total_parameters(total, i), f"index_t count{i}", f"index_t splits{i}"]
+        folds += f"    if (blockIdx.y == {i} && splits{i} > 1) {{\n"
+        folds += f"        {_result(total, i, f'count{i}')}.fold(splits{i});\n    }}\n"
+    return f"""
+extern "C" __global__ void __launch_bounds__(BLOCK_THREADS) {name}({", ".join(parameters)}) {{
 {folds}}}
-GG_EXPORT(chain_fold)
+GG_EXPORT({name})
 """
-    return text
 
 
 def group_instances(pointers: int) -> int:
@@ -145,7 +161,7 @@ def group_text(code: Code) -> str:
             members += f"    index_t {name}_{step};\n"
             values.append("0")
     count = group_instances(len(pointers))
-    return f"""{_head(code)}{_struct(code, members)}
+    return f"""{kernel_source(*FILES)}{code_struct(code, members)}
 // Blocks first[i] up to first[i + 1] work on instance i.
 struct Group {{
     unsigned long long at[{count}][{len(pointers)}];
@@ -181,8 +197,9 @@ def group_dtype(pointers: int) -> np.dtype[np.void]:
 # ---- the struct ----------------------------------------------------------------------------------
 
 
-def _head(code: Code) -> str:
-    return f'{kernel_source(*FILES)}#line 1 "chain.cu"\ntypedef {TYPES[code.dtype]} real;\n'
+def _total_parameters(total: Total, i: int) -> list[str]:
+    pointers = [f"{TYPES[total.code]}* total{i}", f"real* partial{i}"]
+    return [pointers[0], f"index_t step{i}", pointers[1], f"double scale{i}"]
 
 
 def _result(total: Total, i: int, count: str) -> str:
@@ -191,7 +208,10 @@ def _result(total: Total, i: int, count: str) -> str:
     return f"{kind}{{total{i}, step{i}, partial{i}, {count}, real(scale{i}), {more}}}"
 
 
-def _struct(code: Code, members: str) -> str:
+def code_struct(code: Code, members: str | None = None) -> str:
+    """The struct `Code`, whose first members are ``members``, by default `code_parameters`."""
+    if members is None:
+        members = "".join(f"    {parameter};\n" for parameter in code_parameters(code))
     inputs, constants = len(code.operands), len(code.constants)
     names = [f"v{i}" for i in range(inputs + constants + len(code.lines))]
     names[inputs : inputs + constants] = code.constants
@@ -205,7 +225,7 @@ def _struct(code: Code, members: str) -> str:
     loads: list[str] = []
     for i, place in enumerate(code.operands):
         if i not in used:
-            continue
+            continue  # one in registers is an argument already
         at = f"in{i} + row * in{i}_row"
         if place.how == LINE:
             loads.append(f"const auto x{i} = load_line<WIDTH>({at} + col, count);")
@@ -231,13 +251,19 @@ def _struct(code: Code, members: str) -> str:
             after.append(f"store_some({to} + col * out{i}_col, out{i}_col, y{i}, count);")
         else:
             after.append(f"store_line({to} + col, y{i}, count);")
+    registers = [i for i, place in enumerate(code.operands) if place.how == REGISTERS]
+    given = "".join(f", const pack<real, WIDTH>& x{i}" for i in registers)
     clear, end_row, end = [], [], []
     for i, total in enumerate(code.totals):
         kind, k = total.kind.upper(), "k" if total.axis == "rows" else "0"
         clear.append(f"for (real& x : totals.t{i}) x = nothing<{kind}, real>();")
         place_k = f"totals.t{i}[{k}]"
         each.append(f"if (k < count) {place_k} = joined<{kind}>({place_k}, {names[total.value]});")
-        if total.axis == "cols":
+        if registers:
+            of = f"[](auto& t, int k) {{ return t[k / WIDTH].t{i}[k % WIDTH]; }}"
+            result = _result(total, i, "cols")
+            end.append(f"end_tile({result}, first_col, split, splits, totals, {of});")
+        elif total.axis == "cols":
             end_row.append(f"end_of_row({_result(total, i, 'rows')}, totals.t{i}, row);")
         elif total.axis == "rows":
             end.append(f"end_columns({_result(total, i, 'cols')}, totals.t{i});")
@@ -246,8 +272,17 @@ def _struct(code: Code, members: str) -> str:
     sizes = [("WIDTH" if total.axis == "rows" else "1") for total in code.totals]
     fields = "".join(f"        real t{i}[{size}];\n" for i, size in enumerate(sizes))
     method = "    __device__ __forceinline__ void"
+    if registers:
+        taken = "index_t first_col, index_t split, index_t splits, index_t cols, All& totals"
+        ends = f"    template <typename All>\n{method} end({taken}) const {{{_block(end)}}}\n"
+    else:
+        taken = "index_t rows, index_t cols, Totals& totals"
+        ends = f"{method} end_row(index_t row, index_t rows, Totals& totals) const {{"
+        ends += f"{_block(end_row)}}}\n\n{method} end({taken}) const {{{_block(end)}}}\n"
     of_row = [f"const real {s}" for s in part[ROW]]
-    return f"""
+    return f"""#line 1 "code.cu"
+typedef {TYPES[code.dtype]} real;
+
 struct Code {{
     static constexpr int WIDTH = {code.width};
 {members}{"".join(f"    real {name};{chr(10)}" for name in same)}
@@ -258,7 +293,7 @@ struct Code {{
 
 {method} clear(Totals& totals) const {{{_block(clear)}}}
 
-{method} step(index_t row, index_t col, int count, Totals& totals) const {{
+{method} step(index_t row, index_t col, int count, Totals& totals{given}) const {{
         {_lines([*of_row, *loads], 8)}
 #pragma unroll
         for (int k = 0; k < WIDTH; ++k) {{
@@ -267,10 +302,7 @@ struct Code {{
         {_lines(after, 8)}
     }}
 
-{method} end_row(index_t row, index_t rows, Totals& totals) const {{{_block(end_row)}}}
-
-{method} end(index_t rows, index_t cols, Totals& totals) const {{{_block(end)}}}
-}};
+{ends}}};
 """
 
 
