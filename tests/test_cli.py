@@ -466,7 +466,7 @@ def test_bad_arguments(refused, place, args, words):
     ("text", "words"),
     [
         ("a,b\n1,2\n3\n", ["line 3"]),
-        ("a,b\n1,2\nnan,4\n", ["nan", "line 3", "'a'"]),
+        ("a,b\n1,2\ninf,4\n", ["inf", "line 3", "'a'"]),
         ("a,b\n", ["bad.csv"]),
         ("", ["bad.csv"]),
     ],

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import json
 import struct
 import sys
 import zipfile
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gpugrad.data import Dataset, Scaler, batch_count, batches, digits, load
+from gpugrad.data.columns import Column
 from gpugrad.data.idx import TYPES, read_idx
+from gpugrad.data.table import read_csv
 from gpugrad.errors import BoundsError, DataError, MissingDependency
 
 SHARED_FOLDER = settings(
@@ -746,11 +749,9 @@ def test_csv_targets(tmp_path, targets, classes, y):
         (",a,t\n0,1,x\n", ["every column has a name", "column 1 in line 1", "index=False"]),
         ("a;t\n1;2\n", ["feature and a target column", "one column in line 1", "commas"]),
         ("1.5,2,3\n4,5,6\n", ["the first line names the columns", "line 1"]),
-        ("a,t\n1,x\nred,y\n", ["features are numbers", "'red' in line 3, column 'a'"]),
-        ("a,t\n1_5,x\n2,y\n", ["features are numbers", "'1_5' in line 2, column 'a'"]),
-        ("a,b,t\n1,2,x\n2,,y\n", ["value is missing", "'' in line 3, column 'b'"]),
-        ("a,b,t\n1,2,x\n2, NA,y\n", ["value is missing", "line 3, column 'b'"]),
-        ("a,b,t\n1,2,x\n\n2,nan,y\n", ["finite", "nan in line 4, column 'b'"]),
+        ("a,t\n1,x\nred,y\n2,x", ["numbers or mostly text", "'red' in line 3, column 'a'"]),
+        ("a,t\n1_5,x\n2,y\n3,y", ["numbers or mostly text", "'1_5' in line 2, column 'a'"]),
+        ("a,t\n,x\nNA,y\n", ["nothing to learn from", "a: no value in 2 rows"]),
         ("a,b,t\n1,2,x\n-inf,1,y\n", ["finite", "-inf in line 3, column 'a'"]),
         ("a,b,t\n1,2,x\n1e39,1,y\n", ["float32", "1e+39 in line 3, column 'a'"]),
         ("a,t\n1,x\n2,\n", ["target is missing", "line 3, column 't'"]),
@@ -771,6 +772,42 @@ def test_csv_targets(tmp_path, targets, classes, y):
 def test_csv_refuses(tmp_path, text, words, name):
     path = csv_file(tmp_path, text, name)
     refuse(lambda: load(path), str(path), *words)
+
+
+def test_csv_messy(tmp_path):
+    """Missing numbers and words, categories, names, a constant: each said, none silent."""
+    rows = [
+        f"{i},{i % 3 or ''},{['red', 'green', 'blue'][i % 3]},p{i},4,{i * 0.5}" for i in range(9)
+    ]
+    rows[4] = "?,1, NA,p4,4,2.0"
+    text = "\n".join(["age,dose,colour,name,unit,score", *rows])
+    data = load(csv_file(tmp_path, text))
+    assert data.features == (
+        *("age", "age missing", "dose", "dose missing"),
+        *("colour=blue", "colour=green", "colour=red", "colour=missing", "unit"),
+    )
+    np.testing.assert_array_equal(data.x[4], [4, 1, 1, 0, 0, 0, 0, 1, 4])  # median of the others
+    np.testing.assert_array_equal(data.x[3], [3, 0, 1.5, 1, 0, 0, 1, 0, 4])
+    assert data.notes == (
+        "age: 1 of 9 values missing, filled with the median, 4, and a column says where",
+        "dose: 3 of 9 values missing, filled with the median, 1.5, and a column says where",
+        "colour: 3 categories, one column each, and one for the 1 missing",
+        "name: 9 different texts in 9 rows, left out",
+        "unit: 4 in every row, so nothing is learnt from it",
+    )
+
+
+def test_csv_as_another_was_read(tmp_path):
+    """A second file is encoded as the first was: its own medians and categories do not matter."""
+    first = load(csv_file(tmp_path, "a,c,t\n1,x,0.5\n3,y,1.5\n,y,2.5\n8,x,1.0\n"))
+    other = csv_file(tmp_path, "c,more,a\ny,1,7\nz,2,\n,3,1e3\n", "other.csv")
+    np.testing.assert_array_equal(
+        read_csv(other, first.columns), [[7, 0, 0, 1], [3, 1, 0, 0], [1000, 0, 0, 0]]
+    )
+    kept = tuple(Column.restored(json.loads(json.dumps(c.stored()))) for c in first.columns)
+    assert kept == first.columns
+    refuse(lambda: read_csv(csv_file(tmp_path, "a,d\n1,x\n"), kept), "called 'c'", "'d'")
+    refuse(lambda: read_csv(csv_file(tmp_path, "a,c\nten,x\n"), kept), "'a' holds numbers", "'ten'")
 
 
 def test_csv_columns_called_by_number(tmp_path):

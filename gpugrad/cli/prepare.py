@@ -37,6 +37,8 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "outputs": len(dataset.classes) or (dataset.y.shape[1] if dataset.y.ndim == 2 else 1),
         "classes": list(dataset.classes),
         "feature_names": list(dataset.features),
+        "columns": [column.stored() for column in dataset.columns],
+        "notes": list(dataset.notes),
         "sha256": digest.hexdigest(),
     }
 

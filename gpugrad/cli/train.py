@@ -387,7 +387,9 @@ def _headline(run: Run) -> str:
     model = f"MLP {sizes} {s.activation}, {s.optimizer} lr {s.lr:g}"
     p = loop.position
     start = f", going on after {p.epoch}" if p.epoch or p.batch else ""
-    return f"{run.data['name']}: {rows}\n{model}, {s.epochs} epochs{start}, on {run.device}"
+    told = "".join(f"  {note}\n" for note in run.data["notes"])
+    name = run.data["name"]
+    return f"{name}: {rows}\n{told}{model}, {s.epochs} epochs{start}, on {run.device}"
 
 
 def _ending(run: Run, result: Mapping[str, Any]) -> str:

@@ -42,8 +42,11 @@ def load(path: str | os.PathLike[str], target: str | None = None) -> Dataset:
 
     IDX: MNIST's four names (the t10k part is optional), or one file of images and one of labels;
     plain or gzip. npz: keys x and y, or x_train, y_train, x_test, y_test; ``target`` is the key of
-    labels called otherwise. csv: a header line, numeric features, and the column ``target``, or the
-    last, to predict.
+    labels called otherwise. csv: a header line, and the column ``target``, or the last, to predict.
+
+    Of a csv's other columns, numbers are taken as they are, a missing one as the median with a
+    second column that says where; text of at most 50 kinds becomes a 0/1 for each; other text is
+    left out. ``notes`` of the result tell what was done, ``columns`` keeps it for other files.
 
     Images are flattened. uint8 inputs of IDX and npz are pixels, divided by 255 unless none exceeds
     1. Labels there: integers, bools and text are classes, floats regression. A csv target is

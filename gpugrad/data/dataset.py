@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpugrad.data.columns import Column
 from gpugrad.errors import BoundsError, DataError, message
 from gpugrad.random import Generator
 
@@ -23,7 +24,8 @@ class Dataset:
     ``x`` is float32 (n, features) and C-contiguous; other real dtypes are converted. With
     ``classes``, their names in label order, ``y`` is int64 labels (n,); without, float32 targets
     (n,) or (n, outputs). ``features`` names the columns, or is empty. ``test`` is the source's own
-    test part. Arrays are kept as read-only views. Rows and columns count from 0.
+    test part. ``columns`` says how a table's columns became features, and ``notes`` what of that is
+    worth telling. Arrays are kept as read-only views. Rows and columns count from 0.
 
     Raises DataError for no rows, no columns, lengths or names that do not fit, a single class, and
     NaN, infinity or what float32 cannot hold; BoundsError for a label outside the classes.
@@ -38,6 +40,8 @@ class Dataset:
     name: str = "data"
     features: tuple[str, ...] = ()
     test: "Dataset | None" = None
+    columns: tuple[Column, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         x = np.asarray(self.x)

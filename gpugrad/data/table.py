@@ -1,18 +1,22 @@
 """CSV with a header line (RFC 4180, UTF-8), checked cell by cell.
 
-May import numpy, gpugrad.errors and its siblings dataset and files.
+May import numpy, gpugrad.errors and its siblings cells, columns, dataset and files.
 """
 
 import csv
 import io
+import math
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gpugrad.data.cells import Cells
+from gpugrad.data.columns import Column
 from gpugrad.data.dataset import Dataset
 from gpugrad.data.files import Array, error, nearest, opened
 from gpugrad.errors import DataError
@@ -21,51 +25,106 @@ from gpugrad.errors import DataError
 MOST_INTEGER_CLASSES = 20
 
 _LONGEST_LINE = 1 << 26  # characters; what is longer is no CSV and would fill the memory
-_MISSING = {"", "?", "na", "n/a", "nan", "null", "none"}
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def load_csv(path: Path, target: str | None) -> Dataset:
     """The Dataset in one CSV file whose column ``target``, or the last, is to be predicted.
 
-    The other columns are numbers. The target is read as follows. Mostly text: classes, in sorted
-    order. Integers with at most 20 distinct values: classes, in numeric order. Other numbers:
-    regression; so writing an integer target as ``3.0`` makes it regression, writing it as text
-    makes it classes. Mostly numbers with some text among them is an error.
+    Of the other columns `Cells.understood` says what they become. The target is read as
+    follows. Mostly text: classes, in sorted order. Integers with at most 20 distinct values:
+    classes, in numeric order. Other numbers: regression; so writing an integer target as ``3.0``
+    makes it regression, writing it as text makes it classes. Mostly numbers with some text among
+    them is an error, there and in other columns.
     """
-    values = array("d")
-    answers: list[str] = []
-    lines: list[int] = []
-    with (
-        opened(path) as raw,
-        io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="") as text,
-    ):
+    with _opened(path) as text:
         rows = _rows(path, text)
         line, header = next(rows, (0, []))
         if not header:
             raise error(path, "the file is empty", hint="a header line and rows under it")
-        features, column = _columns(path, line, header, target)
-        for line, row in rows:
-            if len(row) != len(header):
-                got = f"{len(row)} in line {line}"
-                raise error(path, f"every row has the header's {len(header)} columns", got)
-            answers.append(row.pop(column).strip())
-            lines.append(line)
-            try:
-                if "_" in "".join(row):  # float() would take 1_5 for 15
-                    raise ValueError
-                values.extend(map(float, row))
-            except ValueError:
-                raise _bad_cell(path, line, features, row) from None
-    if not answers:
-        raise error(path, "no rows under the header")
-    x = np.frombuffer(values).reshape(len(answers), len(features))
-    bad = ~(np.abs(x) <= _FLOAT32_MAX)
-    if bad.any():
-        index, at = divmod(int(bad.argmax()), len(features))
-        raise _not_finite(path, lines[index], features[at], x[index, at])
+        names, column = _columns(path, line, header, target)
+        cells, answers, lines = _cells(path, rows, names, len(header), column)
+    understood = [each.understood() for each in cells]
+    columns = tuple(column for column, _ in understood)
+    features = tuple(feature for column in columns for feature in column.features)
+    if not features:
+        raise error(path, "there is nothing to learn from", "; ".join(n for _, n in understood))
     y, classes = _answers(path, lines, header[column], answers)
-    return Dataset(x, y, classes, path.name.partition(".")[0], features)
+    return Dataset(
+        np.concatenate([c.encoded(column) for c, column in zip(cells, columns, strict=True)], 1),
+        *(y, classes, path.name.partition(".")[0], features),
+        columns=columns,
+        notes=tuple(note for _, note in understood if note),
+    )
+
+
+def read_csv(path: Path, columns: Sequence[Column]) -> Array:
+    """The features of a file, encoded as those ``columns`` were that a model was trained on.
+
+    Float64 (rows, features). Other columns, a target among them, are not looked at. Raises
+    DataError for a column that is not there, and for text among what were numbers.
+    """
+    with _opened(path) as text:
+        rows = _rows(path, text)
+        line, header = next(rows, (0, []))
+        if not header:
+            raise error(path, "the file is empty", hint="a header line and rows under it")
+        _names(path, line, header)
+        for column in columns:
+            if column.features and column.name not in header:
+                hint = nearest(column.name, header)
+                raise error(path, f"no column is called {column.name!r}", header, hint)
+        cells, _, _ = _cells(path, rows, tuple(header), len(header), None)
+    known = {each.name: each for each in cells}
+    used = [column for column in columns if column.features]
+    return np.concatenate([known[column.name].encoded(column) for column in used], axis=1)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[io.TextIOWrapper]:
+    with (
+        opened(path) as raw,
+        io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="") as text,
+    ):
+        yield text
+
+
+def _cells(
+    path: Path,
+    rows: Iterator[tuple[int, list[str]]],
+    names: Sequence[str],
+    width: int,
+    column: int | None,
+) -> tuple[list[Cells], list[str], list[int]]:
+    """The cells of each column but ``column``, those of that one, and every row's line."""
+    values = array("d")
+    words: list[dict[int, str]] = [{} for _ in names]
+    answers: list[str] = []
+    lines: list[int] = []
+    for line, row in rows:
+        if len(row) != width:
+            raise error(
+                path, f"every row has the header's {width} columns", f"{len(row)} in line {line}"
+            )
+        if column is not None:
+            answers.append(row.pop(column).strip())
+        try:
+            if "_" in "".join(row):  # float() would take 1_5 for 15
+                raise ValueError
+            values.extend(map(float, row))
+        except ValueError:
+            del values[len(lines) * len(names) :]
+            for k, cell in enumerate(row):
+                number = _number(cell)
+                values.append(float(cell) if number else math.nan)
+                if not number:
+                    words[k][len(lines)] = cell.strip()
+        lines.append(line)
+    if not lines:
+        raise error(path, "no rows under the header")
+    table = np.frombuffer(values).reshape(len(lines), len(names))
+    found = [Cells(path, name, table[:, k].copy(), words[k], lines) for k, name in enumerate(names)]
+    return found, answers, lines
 
 
 def _rows(path: Path, text: io.TextIOWrapper) -> Iterator[tuple[int, list[str]]]:
@@ -103,11 +162,20 @@ def _columns(
     path: Path, line: int, header: list[str], target: str | None
 ) -> tuple[tuple[str, ...], int]:
     """The names of the feature columns, and the index of the target's."""
+    if len(header) < 2:
+        got = f"one column in line {line}"
+        raise error(path, "a feature and a target column are needed", got, "commas between columns")
+    _names(path, line, header)
+    if target is not None and target not in header:
+        raise error(path, f"no column is called {target!r}", header, nearest(target, header))
+    column = len(header) - 1 if target is None else header.index(target)
+    return tuple(header[:column] + header[column + 1 :]), column
+
+
+def _names(path: Path, line: int, header: list[str]) -> None:
+    """Check the names of all columns; spaces around them go."""
     header[:] = [name.strip() for name in header]
     where = f"in line {line}"
-    if len(header) < 2:
-        got = f"one column {where}"
-        raise error(path, "a feature and a target column are needed", got, "commas between columns")
     if "" in header:
         got = f"none for column {header.index('') + 1} {where}"
         raise error(path, "every column has a name", got, "to_csv(index=False) in pandas")
@@ -115,10 +183,6 @@ def _columns(
         raise error(path, "column names are unique", f"{repeated[0]!r} twice {where}")
     if all(map(_number, header)) and header != [str(i) for i in range(len(header))]:
         raise error(path, "the first line names the columns", f"only numbers {where}")
-    if target is not None and target not in header:
-        raise error(path, f"no column is called {target!r}", header, nearest(target, header))
-    column = len(header) - 1 if target is None else header.index(target)
-    return tuple(header[:column] + header[column + 1 :]), column
 
 
 def _number(cell: str) -> bool:
@@ -127,14 +191,6 @@ def _number(cell: str) -> bool:
     except ValueError:
         return False
     return "_" not in cell
-
-
-def _bad_cell(path: Path, line: int, features: tuple[str, ...], row: list[str]) -> DataError:
-    name, cell = next((n, c) for n, c in zip(features, row, strict=True) if not _number(c))
-    got = f"{cell!r} in line {line}, column {name!r}"
-    if cell.strip().lower() in _MISSING:
-        return error(path, "a value is missing", got, "filling it or dropping the row")
-    return error(path, "features are numbers", got, "one column of 0/1 per category")
 
 
 def _not_finite(path: Path, line: int, name: str, value: float) -> DataError:
