@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import gpugrad
-from gpugrad.cli import bench, doctor, train
+from gpugrad.cli import bench, doctor, evaluate, export, predict, train
 from gpugrad.cli.settings import UsageError
 from gpugrad.errors import GpugradError
 
@@ -35,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"gpugrad {gpugrad.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     train.add(commands)
+    predict.add(commands)
+    evaluate.add(commands)
+    export.add(commands)
     bench.add(commands)
     doctor.add(commands)
     for stream in (sys.stdout, sys.stderr):

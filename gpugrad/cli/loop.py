@@ -134,25 +134,34 @@ class Loop:
         self.averaged.load_state_dict(new)
 
     def evaluate(self) -> Metrics:
-        """What ``averaged`` reaches on ``test``: loss and accuracy, or loss, rmse and r2.
-
-        ``rmse = √mean((ŷ − y)²)`` is in the units of the source; ``r2 = 1 − Σ(ŷ − y)²/Σ(y − ȳ)²``
-        is averaged over the outputs, and left out when a target does not vary. Raises `Diverged`
-        when the loss is not finite.
-        """
-        y = self.test.y
+        """What ``averaged`` reaches on ``test``, as `metrics`; raises `Diverged` for no number."""
         outputs = predict(self.averaged, self.test.x, self.device)
-        loss = self._loss(outputs, y).item()
-        if not math.isfinite(loss):
+        found = metrics(outputs, self.test, self.target_scale)
+        if not math.isfinite(found["loss"]):
             p = self.position
-            raise Diverged(f"the loss on the test part is {loss}", p.epoch, max(p.batch - 1, 0))
-        if self.test.classes:
-            return {"loss": loss, "accuracy": float(np.mean(outputs.argmax(axis=1) == y))}
-        squares = np.square(outputs.astype(np.float64) - y)
-        rmse = math.sqrt(np.mean(squares * np.square(self.target_scale, dtype=np.float64)))
-        spread = np.square(y - y.mean(axis=0, dtype=np.float64)).sum(axis=0)
-        r2 = {"r2": float(np.mean(1 - squares.sum(axis=0) / spread))} if spread.all() else {}
-        return {"loss": loss, "rmse": rmse, **r2}
+            what = f"the loss on the test part is {found['loss']}"
+            raise Diverged(what, p.epoch, max(p.batch - 1, 0))
+        return found
+
+
+def metrics(
+    outputs: NDArray[np.float32], data: Dataset, target_scale: NDArray[np.float32] | float = 1.0
+) -> Metrics:
+    """Loss and accuracy of logits, or loss, rmse and r2 of numbers.
+
+    ``rmse = √mean((ŷ − y)²)`` is in the units of the source, of which one unit of y stands for
+    ``target_scale``; ``r2 = 1 − Σ(ŷ − y)²/Σ(y − ȳ)²`` is averaged over the outputs, and left out
+    when a target does not vary.
+    """
+    y = data.y
+    if data.classes:
+        loss = nn.cross_entropy(outputs, y).item()
+        return {"loss": loss, "accuracy": float(np.mean(outputs.argmax(axis=1) == y))}
+    squares = np.square(outputs.astype(np.float64) - y)
+    rmse = math.sqrt(np.mean(squares * np.square(target_scale, dtype=np.float64)))
+    spread = np.square(y - y.mean(axis=0, dtype=np.float64)).sum(axis=0)
+    r2 = {"r2": float(np.mean(1 - squares.sum(axis=0) / spread))} if spread.all() else {}
+    return {"loss": nn.mse(outputs, y).item(), "rmse": rmse, **r2}
 
 
 def predict(model: nn.Module, x: NDArray[np.float32], device: str = "cpu") -> NDArray[np.float32]:

@@ -4,16 +4,18 @@ May import numpy, gpugrad.errors and gpugrad.random; scikit-learn only inside ``
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
+from gpugrad.data.columns import Column
 from gpugrad.data.dataset import Dataset, Scaler, batch_count, batches
-from gpugrad.data.files import error, nearest, reading
+from gpugrad.data.files import Array, error, nearest, reading
 from gpugrad.data.idx import load_folder
-from gpugrad.data.npz import load_npz
-from gpugrad.data.table import load_csv
+from gpugrad.data.npz import load_npz, load_npz_inputs
+from gpugrad.data.table import load_csv, read_csv
 from gpugrad.errors import MissingDependency, message
 
-__all__ = ["Dataset", "Scaler", "batch_count", "batches", "digits", "load"]
+__all__ = ["Column", "Dataset", "Scaler", "batch_count", "batches", "digits", "load", "load_inputs"]
 
 
 def digits() -> Dataset:
@@ -67,6 +69,32 @@ def load(path: str | os.PathLike[str], target: str | None = None) -> Dataset:
     path = Path(path)
     with reading(path):
         return _load(path, target)
+
+
+def load_inputs(path: str | os.PathLike[str], columns: Sequence[Column] = ()) -> Array:
+    """Rows to predict for, without labels: (n, features), of an ``.npz`` or a ``.csv``.
+
+    npz: the array called x. csv: what `Dataset.columns` of the training data makes of its columns,
+    which are found by name; others, a target among them, are left out. Raises DataError as `load`.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "new.csv")
+    >>> _ = path.write_text("b,id,a\\n1,7,x\\n,8,y\\n")
+    >>> load_inputs(path, [Column("a", categories=("x", "y")), Column("b", fill=5.0)]).tolist()
+    [[1.0, 0.0, 1.0], [0.0, 1.0, 5.0]]
+    """
+    path = Path(path)
+    with reading(path):
+        if not path.is_file():
+            raise error(path, "is no file", hint="an .npz, a .csv or a .csv.gz")
+        if path.name.lower().endswith(".npz"):
+            return load_npz_inputs(path)
+        if path.name.lower().endswith((".csv", ".csv.gz")):
+            if not columns:
+                rule = "the model knows no column names, so it cannot choose them here"
+                raise error(path, rule, hint="an .npz")
+            return read_csv(path, columns)
+        raise error(path, "an .npz, a .csv or a .csv.gz is taken", path.name)
 
 
 def _load(path: Path, target: str | None) -> Dataset:

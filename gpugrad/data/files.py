@@ -81,8 +81,7 @@ def from_arrays(path: Path, parts: list[tuple[Array, Array]]) -> Dataset:
     if len({x.dtype for x in xs}) > 1 or len({y.dtype.kind for y in ys}) > 1:
         got = ", ".join(f"{x.dtype} and {y.dtype}" for x, y in parts)
         raise error(path, "both parts have inputs and labels of the same kind", got)
-    if xs[0].dtype == np.uint8 and max(x.max(initial=0) for x in xs) > 1:
-        xs = [x / np.float32(255) for x in xs]
+    xs = pixels(xs)
     classes: tuple[str, ...] = ()
     if ys[0].dtype.kind != "f":
         ys = [y.astype(np.uint8) if y.dtype.kind == "b" else y for y in ys]
@@ -99,3 +98,10 @@ def from_arrays(path: Path, parts: list[tuple[Array, Array]]) -> Dataset:
         for x, y, part in zip(xs, ys, (name, f"{name} test"), strict=False)
     )
     return replace(data, test=test[0]) if test else data
+
+
+def pixels(xs: list[Array]) -> list[Array]:
+    """uint8 means pixels: as parts of 255, unless none exceeds 1."""
+    if xs[0].dtype == np.uint8 and max(x.max(initial=0) for x in xs) > 1:
+        return [x / np.float32(255) for x in xs]
+    return xs

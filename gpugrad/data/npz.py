@@ -6,12 +6,14 @@ May import numpy, gpugrad.errors and its siblings dataset and files.
 import io
 import math
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from gpugrad.data.dataset import Dataset
-from gpugrad.data.files import Array, error, from_arrays, nearest, read_up_to
+from gpugrad.data.files import Array, error, from_arrays, nearest, pixels, read_up_to
 from gpugrad.errors import DataError
 
 _X = ("x", "X", "x_train", "X_train")
@@ -23,19 +25,38 @@ def load_npz(path: Path, target: str | None) -> Dataset:
 
     ``target`` is the key of the labels where it is not one of these.
     """
+    with _opened(path) as archive:
+        parts = _parts(path, archive, target)
+    return from_arrays(path, parts)
+
+
+def load_npz_inputs(path: Path) -> Array:
+    """The array under the key x or x_train, without labels: (n, features)."""
+    with _opened(path) as archive:
+        x = _read(path, archive, _choose(path, _keys(archive), _X, "inputs"))
+    if x.ndim == 0 or x.dtype.kind not in "fiub":
+        raise error(path, "inputs are real numbers, one row each", f"{x.dtype} {x.shape}")
+    return pixels([x.reshape(len(x), -1 if x.size else 0)])[0]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
-            parts = _parts(path, archive, target)
+            yield archive
     except DataError:
         raise
     except Exception as cause:  # zipfile raises a dozen kinds on damaged archives
         raise error(path, "not a whole .npz archive", cause, "fetching it again") from cause
-    return from_arrays(path, parts)
+
+
+def _keys(archive: zipfile.ZipFile) -> list[str]:
+    return [name.removesuffix(".npy") for name in archive.namelist()]
 
 
 def _parts(path: Path, archive: zipfile.ZipFile, target: str | None) -> list[tuple[Array, Array]]:
     """``(x, y)`` of the training part and, where there is one, of the test part."""
-    keys = [name.removesuffix(".npy") for name in archive.namelist()]
+    keys = _keys(archive)
     x = _choose(path, keys, _X, "inputs")
     if target is not None and target not in keys:
         raise error(path, f"no array is called {target!r}", keys, nearest(target, keys))

@@ -1,0 +1,51 @@
+"""``gpugrad evaluate``: how good a trained model is. May import cli.trained, prepare and report."""
+
+import argparse
+import json
+from dataclasses import replace
+from typing import Any
+
+from gpugrad.cli import prepare, trained
+from gpugrad.cli.report import label, value_text
+from gpugrad.data import load_inputs
+
+
+def add(commands: Any) -> None:
+    """Add the subcommand to argparse's ``commands``."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="judge a trained model, on its test part or on other data",
+        description="Loss and accuracy, or loss, RMSE and R², on the rows that were kept for "
+        "testing when the model was trained, or on all rows of --data.",
+        allow_abbrev=False,
+    )
+    trained.add_arguments(parser)
+    parser.add_argument("--data", metavar="PATH", help="IDX folder, .npz or .csv (the test part)")
+    parser.add_argument("--target", metavar="NAME", help="CSV column or npz key (as trained)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Judge as the arguments say; the exit code."""
+    model = trained.load(args)
+    settings = model.settings
+    target = settings.target if args.target is None else args.target
+    if args.data is None:
+        whole = prepare.load(settings.data, target)
+        _, rows = whole.split(settings.test_fraction, settings.seed)
+        what = f"the test part of {whole.name}"
+    else:
+        rows = prepare.load(args.data, target)
+        if rows.columns and model.columns:  # as the model's own table was understood
+            x, features = load_inputs(args.data, model.columns), model.features
+            rows = replace(rows, x=x, features=features, columns=tuple(model.columns))
+        what = rows.name
+    found = model.metrics(rows)
+    if args.json:
+        print(json.dumps({"data": what, "rows": len(rows), **found}))
+        return 0
+    lines = [("on", f"{what}, {len(rows)} rows")]
+    lines += [(label(name), value_text(name, value)) for name, value in found.items()]
+    print("\n".join(f"{name:10} {text}" for name, text in lines))
+    return 0
