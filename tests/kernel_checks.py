@@ -16,6 +16,7 @@ from gpugrad.backend.kernels import (
     cross_entropy,
     gather,
     gemm,
+    mlp,
     philox,
     printer,
     scalars,
@@ -148,6 +149,22 @@ def check_gemm(loader: Loader) -> None:
         close(total, want.sum(0))
 
 
+def check_mlp(loader: Loader) -> None:
+    """No size a multiple of anything, two blocks."""
+    rng = np.random.default_rng(0)
+    rows, widths = 130, [5, 13, 3]
+    x = rng.standard_normal((rows, 5)).astype("f4")
+    weights = [rng.standard_normal(s).astype("f4") for s in ((13, 5), (3, 13))]
+    biases = [rng.standard_normal(n).astype("f4") for n in (13, 3)]
+    outs = [np.zeros((rows, n), "f4") for n in (13, 3)]
+    add = mlp.Function((), (("add", 0, 1, -1),))
+    mlp.plan(rows, widths, add, add).launch(loader, x, weights, biases, outs)
+    y = x.astype("f8")
+    for w, b, out in zip(weights, biases, outs, strict=True):
+        y = y @ w.T + b
+        close(out, y)
+
+
 @cache
 def texts() -> dict[str, str]:
     """Texts for nvcc, by name: together they have every kernel."""
@@ -170,7 +187,13 @@ def texts() -> dict[str, str]:
         width=2, operands=(accumulator, line), totals=(total,),
         lines=(("sub", 2, 1, -1), ("mul", 0, 3, -1)), stores=((4, line),),
     )  # fmt: skip
+    add = "{ return op_add(v0, v1); }"
+    functions = [
+        f"__device__ float {name}(float v0, float v1) {add}\n" for name in ("between", "last")
+    ]
     return {
+        "mlp_forward": mlp.mlp_text(4, True, True, True, *functions),
+        "mlp_backward": mlp.mlp_text(3, False, False, False, *functions),
         "gemm_exact": gemm.gemm_text("f4", gemm.EXACT_TILES[0], False, False, True, 16, gradient),
         "gemm_half": gemm.gemm_text("f2", gemm.TILES[0], True, False, False, 16, gradient),
         "gemm_small": gemm.gemm_text("f4", gemm.EXACT_TILES[1], True, True, True, 4, gradient),
@@ -191,7 +214,7 @@ def texts() -> dict[str, str]:
 
 def min_arch(name: str) -> int:
     """The lowest compute capability a text is for."""
-    return gemm.MIN_ARCH if name.startswith("gemm") else 0
+    return gemm.MIN_ARCH if name.startswith(("gemm", "mlp")) else 0
 
 
 def _opcodes(dtype: str, place: printer.Place, lines: tuple) -> str:

@@ -40,6 +40,7 @@ CHECKS: dict[str, Callable[[launch.Loader], None]] = {
     "gather.cuh": kernel_checks.check_gather,
     "scalars.cu": kernel_checks.check_scalars,
     "gemm.cuh": kernel_checks.check_gemm,
+    "mlp.cuh": kernel_checks.check_mlp,
 }
 # Nothing in them can run out of bounds or wait: the tests of what they compute are enough.
 PLAIN = {"mma.cuh", "ops.cuh"}
@@ -53,6 +54,8 @@ BOUNDS_CHECKS = {
     r"(cols - col|n - col) < WIDTH \?": "false ?",
     r"outer \+ row >= outers": "false",
     r"left <= 0": "false",
+    r"(first \+ row < rows|col < n)(?= &&)": "true",
+    r"&& (col < inputs|deep < k|col < n);": ";",
     r"left < CHUNK \?": "false ?",
     r"row < rows && col < cols": "row < rows",
     r"word >= 0 && j < n": "word >= 0",

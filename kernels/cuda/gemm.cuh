@@ -122,19 +122,20 @@ __device__ __forceinline__ void run_gemm(Code& code, const T* __restrict__ a, in
     const index_t across = (n + COLS - 1) / COLS;
     const index_t first_row = blockIdx.x / across * ROWS;
     const index_t first_col = blockIdx.x % across * COLS;
-    const index_t steps = (k + PartA::K - 1) / PartA::K;
+    const int steps = int((k + PartA::K - 1) / PartA::K);
 
-    const auto fill = [&](index_t step) {
+    const auto fill = [&](int step) {
         if (step < steps) {
-            part_a[step % STAGES].fill(a, a_step, first_row, m, step * PartA::K, k);
-            part_b[step % STAGES].fill(b, b_step, first_col, n, step * PartA::K, k);
+            const index_t from = index_t(step) * PartA::K;
+            part_a[step % STAGES].fill(a, a_step, first_row, m, from, k);
+            part_b[step % STAGES].fill(b, b_step, first_col, n, from, k);
         }
         commit_copies();  // an empty group too: wait_copies counts them
     };
 
     float acc[TILES_DOWN][TILES_ACROSS][4] = {};
     for (int step = 0; step < STAGES - 1; ++step) fill(step);
-    for (index_t step = 0; step < steps; ++step) {
+    for (int step = 0; step < steps; ++step) {
         wait_copies<STAGES - 2>();
         __syncthreads();  // everyone's copies are there, and everyone is done with the part before
         fill(step + STAGES - 1);

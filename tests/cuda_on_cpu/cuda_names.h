@@ -9,6 +9,7 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline
+#define __grid_constant__
 #define __launch_bounds__(...)
 #define __shared__ static __attribute__((section("gg_shared"), used))
 #define threadIdx (emulator::current->index)
