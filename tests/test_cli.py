@@ -30,6 +30,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="POSIX signals and terminals"
 def place(tmp_path, monkeypatch):
     """A working directory with small data: points.npz of 3 classes, prices.csv of numbers."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gpugrad.cli.training_page.write", lambda *what: None)  # seconds each
     rng = np.random.default_rng(0)
     y = np.arange(90) % 3
     x = rng.normal(size=(90, 4)).astype(np.float32) + 3 * np.eye(3, 4, dtype=np.float32)[y]

@@ -31,7 +31,7 @@ LAYERS = [
     ["transforms"],
     ["function"],
     ["compiler"],
-    ["random", "testing", "io"],
+    ["random", "testing", "io", "page"],
     ["nn", "data"],
     ["optim"],
     ["__init__"],

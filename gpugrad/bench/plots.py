@@ -1,45 +1,26 @@
-"""The report's plots, as SVG to stand in a page. Imports contenders; needs matplotlib.
+"""The report's plots, as SVG to stand in a page. Imports contenders and page; needs matplotlib."""
 
-Each is drawn twice, for a wide and for a narrow page: scaled down, its words would be unreadable.
-"""
-
-import io
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from gpugrad.bench.contenders import CONTENDERS
-from gpugrad.errors import MissingDependency, message
+from gpugrad.page import Figure, drawn, need_plots
 
 PHASES = {"forward": "#0072B2", "backward": "#E69F00", "update": "#009E73"}
 
 Rows = Sequence[Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
-class Figure:
-    title: str
-    caption: str
-    wide: str
-    narrow: str
-
-
 def figures(record: Mapping[str, Any], rows: Rows) -> list[Figure]:
     """Every plot there is data for. Raises `MissingDependency` without matplotlib."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure as Canvas
-    except ImportError as error:
-        rule, hint = "the report's plots need matplotlib", 'pip install "gpugrad[bench]"'
-        raise MissingDependency(message("bench", rule, hint=hint)) from error
-
+    need_plots("bench", "bench")
     cases = {case["name"]: case for case in record["cases"] if "flop" in case}
     rows = [row for row in rows if row["case"] in cases]
     if not rows:
         return []
-    drawn = []
+    made = []
     for title, caption, draw, height in (
         (
             "Time against size",
@@ -63,35 +44,12 @@ def figures(record: Mapping[str, Any], rows: Rows) -> list[Figure]:
             (5.0, 5.6),
         ),
     ):
-        versions = []
-        for width, inches in zip((9.0, 4.2), height, strict=True):
-            settings: Any = {
-                "svg.hashsalt": f"{title} {width}",  # ids must differ between drawings of a page
-                "svg.fonttype": "path",  # a reader's own font could overflow
-                "font.size": 10,
-                "axes.spines.top": False,
-                "axes.spines.right": False,
-                "legend.frameon": False,
-            }
-            with matplotlib.rc_context(settings):
-                canvas = Canvas(figsize=(width, inches), layout="constrained")
-                draw(canvas, record, cases, rows, width > 6)
-                versions.append(_svg(canvas, title))
-        drawn.append(Figure(title, caption, *versions))
-    return drawn
-
-
-def _svg(canvas: Any, title: str) -> str:
-    text = io.StringIO()
-    canvas.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+        one = partial(draw, record, cases, rows)
+        made.append(drawn(title, caption, one, height))
+    return made
 
 
 Cases = Mapping[str, Mapping[str, Any]]
-Draw = Callable[[Any, Mapping[str, Any], Cases, Rows, bool], None]
 
 
 def _named(rows: Rows) -> list[str]:
@@ -104,7 +62,7 @@ def _style(name: str) -> dict[str, Any]:
     return {"color": colour, "marker": mark, "label": CONTENDERS[name].label}
 
 
-def _sizes(canvas: Any, record: Mapping[str, Any], cases: Cases, rows: Rows, wide: bool) -> None:
+def _sizes(record: Mapping[str, Any], cases: Cases, rows: Rows, canvas: Any, wide: bool) -> None:
     axes = canvas.subplots()
     for name in _named(rows):
         own = sorted((r for r in rows if r["contender"] == name), key=lambda r: _flop(cases, r))
@@ -145,7 +103,7 @@ def _split_height(cases: Cases, rows: Rows) -> tuple[float, float]:
     return 0.5 + panel * -(-len(cases) // 2), 0.6 + panel * len(cases)
 
 
-def _split(canvas: Any, record: Mapping[str, Any], cases: Cases, rows: Rows, wide: bool) -> None:
+def _split(record: Mapping[str, Any], cases: Cases, rows: Rows, canvas: Any, wide: bool) -> None:
     from matplotlib.ticker import EngFormatter
 
     own = _split_rows(rows)
@@ -177,7 +135,7 @@ def _patch(colour: str) -> Any:
     return Patch(color=colour)
 
 
-def _roofline(canvas: Any, record: Mapping[str, Any], cases: Cases, rows: Rows, wide: bool) -> None:
+def _roofline(record: Mapping[str, Any], cases: Cases, rows: Rows, canvas: Any, wide: bool) -> None:
     axes = canvas.subplots()
     peak, copy = (
         record["ceilings"][name]["work"] / min(record["ceilings"][name]["s"])

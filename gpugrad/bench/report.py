@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+from gpugrad import page as html_page
 from gpugrad.bench import plots
 from gpugrad.bench.contenders import CONTENDERS
 
@@ -263,68 +264,16 @@ def _print_table(table: Table, stream: TextIO) -> None:
 
 # Page
 
-_STYLE = """
-:root { color-scheme: light }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1b1f24; background: #fff; margin: 0 auto;
-  max-width: 68rem; padding: 1.5rem 1rem 4rem }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .5rem }
-h2 { font-size: 1.2rem; margin: 2.5rem 0 .25rem }
-p { margin: .25rem 0 .75rem; max-width: 46rem }
-.scroll { overflow-x: auto }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
-th, td { padding: .3rem .75rem .3rem 0; border-bottom: 1px solid #d8dde3; text-align: right;
-  white-space: nowrap }
-th { color: #57606a; font-weight: 600 }
-th:first-child, td:first-child { text-align: left }
-.facts td { white-space: normal; overflow-wrap: anywhere; text-align: left; vertical-align: top }
-.facts td:first-child { color: #57606a; white-space: nowrap }
-figure { margin: 1rem 0 }
-figure svg { width: 100%; height: auto; display: block }
-figcaption { font-size: .9rem; color: #57606a }
-.narrow { display: none }
-@media (max-width: 640px) {
-  .wide { display: none } .narrow { display: block }
-  .figures, .figures tbody, .figures tr { display: block }
-  .figures thead { display: none }
-  .figures tr { padding: .5rem 0 }
-  .figures td { display: flex; justify-content: space-between; padding: .1rem 0 }
-  .figures td:first-child { font-weight: 600 }
-  .figures td:empty { display: none }
-  .figures td[data-name]::before { content: attr(data-name); color: #57606a }
-}
-pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f6f8fa; padding: .75rem }
-"""
-
 
 def page(record: Record, rows: Summary) -> str:
     """The report as one HTML page that needs nothing else. Raises what `plots` raises."""
-    parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>gpugrad bench, {html.escape(record['date'])}</title>",
-        f'<link rel="icon" href="data:,"><style>{_STYLE}</style></head><body>',
-        "<h1>gpugrad bench</h1>",
-        f"<p>{html.escape(_opening_words(record))}</p>",
-    ]
+    parts = ["<h1>gpugrad bench</h1>", f"<p>{html.escape(_opening_words(record))}</p>"]
     if lines := troubles(record):
         parts.append(f"<pre>{html.escape(chr(10).join(lines))}</pre>")
-    made = tables(record, rows)
-    figures = plots.figures(record, rows)
-    parts += [_table(table) for table in made[:1]]
-    for figure in figures:
-        parts += [
-            f"<h2>{html.escape(figure.title)}</h2><figure>",
-            f'<div class="wide">{figure.wide}</div><div class="narrow">{figure.narrow}</div>',
-            f"<figcaption>{html.escape(figure.caption)}</figcaption></figure>",
-        ]
-    parts += [_table(table) for table in made[1:]]
-    facts = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{html.escape(text)}</td></tr>"
-        for name, text in setting(record)
-    )
-    parts.append(f'<h2>Measured on</h2><table class="facts">{facts}</table></body></html>')
-    return "\n".join(parts) + "\n"
+    made = [html_page.table(t.title, t.note, t.header, t.rows) for t in tables(record, rows)]
+    figures = map(html_page.figure, plots.figures(record, rows))
+    parts += [*made[:1], *figures, *made[1:], html_page.facts("Measured on", setting(record))]
+    return html_page.document(f"gpugrad bench, {record['date']}", parts)
 
 
 def _opening_words(record: Record) -> str:
@@ -334,22 +283,4 @@ def _opening_words(record: Record) -> str:
         "for all. A case is named batch:inputs-hidden…-outputs. Each contender ran in a process of "
         "its own, in turn with the others; before it was timed its losses were compared with those "
         "of float64 NumPy."
-    )
-
-
-def _table(table: Table) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in table.header)
-    body = "".join(
-        f"<tr><td>{html.escape(row[0])}</td>"
-        + "".join(
-            f'<td data-name="{html.escape(name)}">{html.escape(text)}</td>'
-            for name, text in zip(table.header[1:], row[1:], strict=True)
-        )
-        + "</tr>"
-        for row in table.rows
-    )
-    return (
-        f"<h2>{html.escape(table.title)}</h2><p>{html.escape(table.note)}</p>"
-        f'<div class="scroll"><table class="figures"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
     )

@@ -29,7 +29,7 @@ from gpugrad.cli.loop import Diverged, Loop, Metrics
 from gpugrad.cli.report import Reporter, label, reporter, value_text
 from gpugrad.cli.settings import OPTIMIZERS, Settings, UsageError
 from gpugrad.data import Scaler
-from gpugrad.errors import CheckpointError, message
+from gpugrad.errors import CheckpointError, MissingDependency, message
 from gpugrad.random import Generator
 
 SAVE_EPOCHS_S, SAVE_BATCHES_S = 1.0, 30.0  # least time between saves, after an epoch and within one
@@ -117,6 +117,13 @@ def add(commands: Any) -> None:
         help="go on from this checkpoint (--out); --epochs, --lr, --device and --out may change",
     )
     run_.add_argument(
+        "--no-report",
+        dest="report",
+        action="store_false",
+        default=True,
+        help="write no report.html beside the checkpoint",
+    )
+    run_.add_argument(
         "--json", action="store_true", default=False, help="end with one JSON object on stdout"
     )
     run_.add_argument(
@@ -177,7 +184,25 @@ def run(args: argparse.Namespace) -> int:
         return 1
     result = summary(this, test, seconds, bool(interrupted))
     print(json.dumps(result) if args.json else _ending(this, result), flush=True)
+    if args.report:
+        told = _report(this, result)
+        if not args.quiet:
+            print(told, file=stream, flush=True)
     return 128 + interrupted if interrupted else 0
+
+
+def _report(run: Run, result: Mapping[str, Any]) -> str:
+    """Write the page, and say where it is or what stood in the way: the training is done."""
+    from gpugrad.cli import training_page  # deferred: only now is matplotlib needed
+
+    path = training_page.beside(run.path)
+    try:
+        training_page.write(path, run.loop, run.settings, run.data, run.scalers, result)
+    except MissingDependency as error:
+        return f"no report      {error}"
+    except OSError as error:
+        return f"no report      {path} cannot be written: {error.strerror or error}"
+    return f"report         {path}"
 
 
 # Multiplications in a layer below which a second BLAS thread brings nothing on an idle machine
