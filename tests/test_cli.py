@@ -138,7 +138,7 @@ def test_ends_with_accuracy_checkpoint_and_command(cli):
     assert re.fullmatch(r"test accuracy  \d+\.\d\d %", lines[5])
     assert lines[6].split() == ["checkpoint", str(DEFAULT)]
     assert lines[7] == f"go on with     gpugrad train --resume {DEFAULT} --epochs 6"
-    assert len(lines) == 8
+    assert len(lines) == 9
 
 
 def test_printed_command_goes_on_even_with_odd_names(cli):
@@ -284,7 +284,7 @@ def test_interrupted_at_any_batch_and_resumed_is_the_same(cli, monkeypatch, batc
         code, out, err = cli("train", *QUICK, "--out", "parts.safetensors")
     assert (code, err) == (130, "")
     assert f"after {batch // 5} epochs and {batch % 5} of 5 batches; saved" in out
-    words = shlex.split(out.splitlines()[-1].removeprefix("go on with"))
+    words = shlex.split(out.splitlines()[-2].removeprefix("go on with"))
     assert words == ["gpugrad", "train", "--resume", "parts.safetensors"]
     assert cli(*words[1:])[0] == 0
     same_run("whole.safetensors", "parts.safetensors")
