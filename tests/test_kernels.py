@@ -5,6 +5,7 @@ every order of threads, stays in bounds, and compiles without spills; and, by br
 barrier or bounds check at a time, that the tests would notice.
 """
 
+import json
 import os
 import re
 import shutil
@@ -45,26 +46,19 @@ CHECKS: dict[str, Callable[[launch.Loader], None]] = {
 # Nothing in them can run out of bounds or wait: the tests of what they compute are enough.
 PLAIN = {"mma.cuh", "ops.cuh"}
 
-# What is broken, one match at a time. A loop without its end would never return, and one that never
-# returns may lose its loads to the optimiser: it runs one step too far instead.
-BARRIERS = {r"__syncthreads\(\);": "", r"wait_copies<STAGES - 2>\(\);": ""}
-BOUNDS_CHECKS = {
-    r"row < rows \?": "true ?",
-    r"label >= 0 && label < cols": "true",
-    r"(cols - col|n - col) < WIDTH \?": "false ?",
-    r"outer \+ row >= outers": "false",
-    r"left <= 0": "false",
-    r"(first \+ row < rows|col < n)(?= &&)": "true",
-    r"&& (col < inputs|deep < k|col < n);": ";",
-    r"left < CHUNK \?": "false ?",
-    r"row < rows && col < cols": "row < rows",
-    r"word >= 0 && j < n": "word >= 0",
-    r"word >= 0(?= &&)": "true",
-    r"row < rows(?= && col)": "true",
-    r"\b(row|col|col \+ k|j|k) < ([\w.]+)\)": "true)",
-    r"\bsplit < splits;": "split <= splits;",
-    r"left < Code::WIDTH \?": "false ?",
-    r"count == WIDTH\b": "true",
+# What is broken, one match at a time: conditions that then always or never hold, and barriers and
+# waits that are left out. A loop without its end would never return: it runs one step too far.
+ALWAYS = r"""(?x) (?<! [\w.] ) (?: first\ \+\ row\ <\ rows | (?:first_)?col\ \+\ \w+\ <\ result\.count
+    | row\ <\ (?:rows|result\.count|m) | col\ <\ (?:cols|inputs|n) | deep\ <\ k | j\ <\ (?:count|n)
+    | k\ <\ count | word\ >=\ 0 | count\ ==\ WIDTH | (\w+)\ >=\ 0\ &&\ \1\ <\ \w+
+    ) (?! [\w.] | ;\ [\w+] )"""
+NEVER = r"""(?x) (?: cols\ -\ col | n\ -\ col | left ) \ <\ (?: WIDTH | CHUNK | Code::WIDTH ) (?= \ \? )
+    | left\ <=\ 0 | outer\ \+\ row\ >=\ outers"""
+FAULTS = {
+    ALWAYS: "(gg_broken == {number} || ({found}))",
+    NEVER: "(gg_broken != {number} && ({found}))",
+    r"\bsplit < splits(?=;)": "split < splits + (gg_broken == {number})",
+    r"(?:__syncthreads\(\)|wait_copies<STAGES - 2>\(\));": "if (gg_broken != {number}) {found}",
 }
 SHARED_SIZES = {
     r"(TileTotals\[WARPS_DOWN\]\[COLS)\]": r"\1 - 1]",
@@ -77,71 +71,98 @@ def text_of(file: str) -> str:
     return (launch.kernel_folder() / file).read_text()
 
 
-def mutants(replacements: dict[str, str]) -> dict[str, tuple[str, str]]:
-    """(file, its text with one match replaced), by a name telling which."""
+def with_faults() -> tuple[dict[str, str], dict[str, tuple[str, int]]]:
+    """Each file's text with a switch at every place; (file, number) of the places, by name."""
+    texts, places = {}, {}
+    number = 0
+    for file in CHECKS:
+        lines = text_of(file).split("\n")
+        for i, line in enumerate(lines):
+            code, slashes, comment = line.partition("//")
+            found = [
+                (m, form) for pattern, form in FAULTS.items() for m in re.finditer(pattern, code)
+            ]
+            for match, form in sorted(found, key=lambda pair: -pair[0].start()):
+                number += 1
+                switch = form.format(number=number, found=match.group())
+                code = code[: match.start()] + switch + code[match.end() :]
+                places[f"{file}:{i + 1}:{match.start()} {match.group()}"] = (file, number)
+            lines[i] = code + slashes + comment
+        texts[file] = "\n".join(lines)
+    return texts, places
+
+
+SWITCHED, PLACES = with_faults()
+MISSING_BARRIERS = {name: place for name, place in PLACES.items() if name.endswith(";")}
+MISSING_BOUNDS_CHECKS = {name: p for name, p in PLACES.items() if name not in MISSING_BARRIERS}
+INTACT = {f"{file} intact": (file, 0) for file in CHECKS}
+
+
+def short_arrays() -> dict[str, tuple[str, str]]:
+    """(file, its text with one array in shared memory too short), by a name telling which."""
     found = {}
     for file in CHECKS:
         text = text_of(file)
-        for pattern, replacement in replacements.items():
+        for pattern, replacement in SHARED_SIZES.items():
             for match in re.finditer(pattern, text):
-                line = text.count("\n", 0, match.start()) + 1
                 broken = text[: match.start()] + match.expand(replacement) + text[match.end() :]
-                found[f"{file}:{line} {match.group()}"] = (file, broken)
+                found[f"{file} {match.group()}"] = (file, broken)
     return found
 
 
-MISSING_BARRIERS = mutants(BARRIERS)
-MISSING_BOUNDS_CHECKS = mutants(BOUNDS_CHECKS)
-SHORT_SHARED_ARRAYS = mutants(SHARED_SIZES)
-INTACT = {f"{file} intact": (file, text_of(file)) for file in CHECKS}
+SHORT_SHARED_ARRAYS = short_arrays()
 
 
 class Broken(Emulator):
-    """Puts ``broken`` in place of a file's text, wherever a kernel uses it."""
+    """Runs texts with one fault: its number, or another text for a file."""
 
-    file: str
-    broken: str
+    fault: tuple[str, int | str]
 
     def kernel(self, source: str, name: str):
-        return super().kernel(source.replace(text_of(self.file), self.broken), name)
+        file, broken = self.fault
+        if isinstance(broken, str):
+            return super().kernel(source.replace(text_of(file), broken), name)
+        for file, switched in SWITCHED.items():
+            source = source.replace(text_of(file), switched)
+        kernel = super().kernel(source, name)
+        self._libraries[source].gg_break(broken)
+        return kernel
 
 
 def test_there_is_something_to_break() -> None:
     files = {entry.name for entry in launch.kernel_folder().iterdir()}
     assert files == CHECKS.keys() | PLAIN
-    assert len(MISSING_BARRIERS) >= 5
-    assert len(MISSING_BOUNDS_CHECKS) >= 20
-    assert len(SHORT_SHARED_ARRAYS) >= 3
+    assert len(MISSING_BARRIERS) >= 11
+    assert len(MISSING_BOUNDS_CHECKS) >= 37
+    assert len(SHORT_SHARED_ARRAYS) >= 6
 
 
 @needs_emulator
 @pytest.mark.parametrize("name", MISSING_BARRIERS)
 def test_a_missing_barrier_is_noticed(built: Path, name: str) -> None:
-    file, text = MISSING_BARRIERS[name]
     noticed = []
     for order in ORDERS:
         loader = Broken(built, order=order)
-        loader.file, loader.broken = file, text
+        loader.fault = MISSING_BARRIERS[name]
         try:
-            CHECKS[file](loader)
+            CHECKS[loader.fault[0]](loader)
         except (AssertionError, EmulatorError):
             noticed.append(order)
     assert noticed
 
 
 def run_sanitized(folder: Path) -> None:
-    """In a process under AddressSanitizer: each text of ``folder`` in a fork of its own."""
-    for path in sorted(folder.glob("*.broken")):
+    """In a process under AddressSanitizer: each fault of ``folder`` in a fork of its own."""
+    for path in sorted(folder.glob("*.fault")):
         child = os.fork()
         if child == 0:
             with open(path.with_suffix(".log"), "w") as log:
                 os.dup2(log.fileno(), 1)
                 os.dup2(log.fileno(), 2)
-            file, _, text = path.read_text().partition("\n")
             for order in ORDERS:
                 loader = Broken(folder, order=order, sanitize=True)
-                loader.file, loader.broken = file, text
-                CHECKS[file](loader)
+                loader.fault = tuple(json.loads(path.read_text()))
+                CHECKS[loader.fault[0]](loader)
             os._exit(0)
         _, status = os.waitpid(child, 0)
         path.with_suffix(".status").write_text(str(status))
@@ -149,27 +170,30 @@ def run_sanitized(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def sanitized(built: Path) -> dict[str, tuple[int, str]]:
-    """(exit status, what it printed) of every text under AddressSanitizer."""
+    """(exit status, what it printed) of every fault under AddressSanitizer."""
     try:
         environment = sanitizer_environment() | {"PYTHONPATH": os.pathsep.join(sys.path)}
     except EmulatorError as error:
         pytest.skip(str(error))
-    texts = INTACT | MISSING_BOUNDS_CHECKS | SHORT_SHARED_ARRAYS
-    halves = [built / f"sanitized{i}" for i in range(min(2, os.cpu_count() or 1))]
+    folders = [built / f"sanitized{i}" for i in range(min(2, os.cpu_count() or 1))]
+    for folder in folders:
+        folder.mkdir()
+    checks = list(dict.fromkeys(CHECKS.values()))
     paths = {}
-    for half in halves:
-        half.mkdir()
-    for number, (name, (file, text)) in enumerate(texts.items()):
-        paths[name] = halves[number % len(halves)] / f"{number:03}.broken"
-        paths[name].write_text(f"{file}\n{text}")
+    faults = INTACT | MISSING_BOUNDS_CHECKS | SHORT_SHARED_ARRAYS
+    for number, (name, fault) in enumerate(faults.items()):
+        # All faults of a check in one folder, where its kernels are built once.
+        folder = folders[checks.index(CHECKS[fault[0]]) % len(folders)]
+        paths[name] = folder / f"{number:03}.fault"
+        paths[name].write_text(json.dumps(fault))
 
     def run(folder: Path) -> None:
         call = "import sys, pathlib, test_kernels as t; t.run_sanitized(pathlib.Path(sys.argv[1]))"
         command = [sys.executable, "-c", call, str(folder)]
         subprocess.run(command, env=environment, check=True, timeout=300)
 
-    with ThreadPoolExecutor(len(halves)) as pool:
-        list(pool.map(run, halves))
+    with ThreadPoolExecutor(len(folders)) as pool:
+        list(pool.map(run, folders))
     return {
         name: (int(p.with_suffix(".status").read_text()), p.with_suffix(".log").read_text())
         for name, p in paths.items()

@@ -22,6 +22,8 @@
 
 namespace {
 
+int gg_broken = 0;  // which of the faults is there that a test has planted in the text; 0: none
+
 void __syncthreads(emulator::Site site = emulator::Site::here()) { emulator::wait_for_block(site); }
 
 void __syncwarp(unsigned mask = ~0u, emulator::Site site = emulator::Site::here()) {
@@ -185,3 +187,5 @@ void wait_copies() {
 }
 
 }  // namespace
+
+extern "C" void gg_break(int number) { gg_broken = number; }
