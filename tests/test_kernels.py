@@ -48,11 +48,13 @@ PLAIN = {"mma.cuh", "ops.cuh"}
 
 # What is broken, one match at a time: conditions that then always or never hold, and barriers and
 # waits that are left out. A loop without its end would never return: it runs one step too far.
-ALWAYS = r"""(?x) (?<! [\w.] ) (?: first\ \+\ row\ <\ rows | (?:first_)?col\ \+\ \w+\ <\ result\.count
+ALWAYS = r"""(?x) (?<! [\w.] ) (?:
+    first\ \+\ row\ <\ rows | (?:first_)?col\ \+\ \w+\ <\ result\.count
     | row\ <\ (?:rows|result\.count|m) | col\ <\ (?:cols|inputs|n) | deep\ <\ k | j\ <\ (?:count|n)
     | k\ <\ count | word\ >=\ 0 | count\ ==\ WIDTH | (\w+)\ >=\ 0\ &&\ \1\ <\ \w+
     ) (?! [\w.] | ;\ [\w+] )"""
-NEVER = r"""(?x) (?: cols\ -\ col | n\ -\ col | left ) \ <\ (?: WIDTH | CHUNK | Code::WIDTH ) (?= \ \? )
+NEVER = r"""(?x)
+    (?: cols\ -\ col | n\ -\ col | left ) \ <\ (?: WIDTH | CHUNK | Code::WIDTH ) (?= \ \? )
     | left\ <=\ 0 | outer\ \+\ row\ >=\ outers"""
 FAULTS = {
     ALWAYS: "(gg_broken == {number} || ({found}))",
