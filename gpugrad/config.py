@@ -1,18 +1,21 @@
 """The few flags. Each is an environment variable at start and a context manager afterwards.
 
-=======================  =======  ====================================================
-variable                 default  meaning
-=======================  =======  ====================================================
-``GPUGRAD_FUSE``         ``1``    use the fusion table in backward; ``0`` runs op by op
-``GPUGRAD_DEVICE``       ``cpu``  where new tensors are created when no device is given
-``GPUGRAD_CHECK``        ``0``    stop at the first NaN or Inf of the forward pass, and at
-                                  an array that changed between forward and backward; slow
-``GPUGRAD_NATIVE``       ``1``    run compiled steps in the native CPU core where it could
-                                  be built; ``0`` leaves everything to NumPy
-``GPUGRAD_NUM_THREADS``  ``0``    threads of the native core; ``0``: one for each core
-``GPUGRAD_TF32``         ``0``    float32 matrix products of compiled steps on CUDA may round
-                                  their operands to TF32, 10 bits: several times as fast
-=======================  =======  ====================================================
+=========================  =======  ====================================================
+variable                   default  meaning
+=========================  =======  ====================================================
+``GPUGRAD_FUSE``           ``1``    use the fusion table in backward; ``0`` runs op by op
+``GPUGRAD_DEVICE``         ``cpu``  where new tensors are created when no device is given
+``GPUGRAD_CHECK``          ``0``    stop at the first NaN or Inf of the forward pass, and at
+                                    an array that changed between forward and backward; slow
+``GPUGRAD_NATIVE``         ``1``    run compiled steps in the native CPU core where it could
+                                    be built; ``0`` leaves everything to NumPy
+``GPUGRAD_NUM_THREADS``    ``0``    threads of the native core; ``0``: one for each core
+``GPUGRAD_FUSE_PRODUCTS``  ``0``    float32 products of compiled steps on CUDA, and what follows
+                                    on them, in one kernel of our own instead of cuBLASLt's and
+                                    a second (compute capability 8.0 and up); not measured yet
+``GPUGRAD_TF32``           ``0``    float32 matrix products of compiled steps on CUDA may round
+                                    their operands to TF32, 10 bits: several times as fast
+=========================  =======  ====================================================
 """
 
 import os
@@ -29,6 +32,7 @@ class _Flags(threading.local):
         self.device = os.environ.get("GPUGRAD_DEVICE", "cpu")
         self.check = os.environ.get("GPUGRAD_CHECK", "0") == "1"
         self.native = os.environ.get("GPUGRAD_NATIVE", "1") != "0"
+        self.fuse_products = os.environ.get("GPUGRAD_FUSE_PRODUCTS", "0") == "1"
         self.tf32 = os.environ.get("GPUGRAD_TF32", "0") == "1"
         self.num_threads = int(os.environ.get("GPUGRAD_NUM_THREADS", "0") or 0)
 

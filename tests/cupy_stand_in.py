@@ -139,6 +139,8 @@ class _Ufunc:
 
 
 class _Device:
+    compute_capability = "90"
+
     def __init__(self, index: int = 0) -> None:
         self.id = index
 

@@ -73,6 +73,26 @@ def test_training_as_uncompiled(device: str, name: str) -> None:
     close(*results)
 
 
+@pytest.mark.parametrize("tf32", [False, True])
+def test_products_with_what_follows_in_one_launch(cuda: str, tf32: bool) -> None:
+    """Forward and backward, with gradients that are looked at; exact, or rounded to TF32."""
+    x, labels = gg.asarray(X), gg.asarray(LABELS)
+    results = []
+    for fused in (False, True):
+        with gg.config.override(fuse_products=fused, tf32=fused and tf32):
+            model = net(activation="tanh")
+            step = gg.compile(training(model, gg.optim.Adam(model, lr=0.02)))
+            losses = [step(x, labels).item() for _ in range(5)]
+            grads = [p.grad.to("cpu").numpy() for p in model.parameters()]
+            (engine,) = step._latest._engines
+            kinds = [kind for kind, *_ in engine._steps]
+        assert kinds.count("product") == (5 if fused else 0)
+        results.append([np.array(losses), *state(model), *grads])
+    for a, b in zip(*results, strict=True):
+        tolerance = 5e-3 if tf32 else 2e-5
+        np.testing.assert_allclose(a, b, tolerance, tolerance)
+
+
 def test_one_graph_a_step_and_few_launches(cuda: str) -> None:
     model = net()
     step = gg.compile(training(model, gg.optim.AdamW(model, lr=0.01)))

@@ -15,7 +15,7 @@ from weakref import WeakSet
 import numpy as np
 
 from gpugrad.backend import cublas, graph, launch
-from gpugrad.backend.kernels import philox, scalars
+from gpugrad.backend.kernels import gemm, philox, scalars
 from gpugrad.backend.kernels.sigmoid import sigmoid_bwd
 from gpugrad.backend.numpy import out_of_range
 from gpugrad.config import flags
@@ -157,6 +157,11 @@ class CupyBackend:
     # Captured steps
 
     @cached_property
+    def arch(self) -> int:
+        """Its compute capability, 90 for 9.0."""
+        return int(self.here().compute_capability)
+
+    @cached_property
     def cublas(self) -> cublas.CublasLt:
         with self.here():
             return cublas.load(self.xp.cuda.runtime.runtimeGetVersion() // 1000)
@@ -165,7 +170,8 @@ class CupyBackend:
         self, segments: Sequence[Any], bases: int, private_bytes: int, threads: int
     ) -> graph.Program:
         """What runs instructions here: the native core's interface, on this device's memory."""
-        return graph.Program(self, segments, bases, flags.tf32)
+        fuse = flags.fuse_products and self.arch >= gemm.MIN_ARCH
+        return graph.Program(self, segments, bases, flags.tf32, fuse)
 
     def numbers(self, count: int) -> Array:
         """Room for ``count`` float64 that `send` fills: learning rates, step counts."""

@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 
 from gpugrad.backend import cublas
-from gpugrad.backend.kernels import chain, copy, cross_entropy, gather, philox, scalars, softmax
+from gpugrad.backend.kernels import (
+    chain,
+    copy,
+    cross_entropy,
+    gather,
+    gemm,
+    philox,
+    scalars,
+    softmax,
+)
 from gpugrad.backend.twin import DTYPES
 
 Array = Any
@@ -32,10 +41,13 @@ class Program:
 
     references = 1  # to each bound array
 
-    def __init__(self, device: Any, segments: Sequence[Any], bases: int, tf32: bool) -> None:
+    def __init__(
+        self, device: Any, segments: Sequence[Any], bases: int, tf32: bool, fuse_products: bool
+    ) -> None:
         self._device = device
         self._tf32 = tf32
-        self._steps = grouped([i for segment in segments for i in segment[1]])
+        instructions = [i for segment in segments for i in segment[1]]
+        self._steps = grouped(with_chains(instructions) if fuse_products else instructions)
         self._streams = branches(self._steps)
         self._memory: list[Any] = [None] * bases
         self._launches: list[Enqueue] = []
@@ -166,6 +178,37 @@ class Program:
         beta_at = at + np.dtype(dtype).itemsize
         return lambda: matmul(at, at_a, at_b, beta_at, at_c, room(), device.stream())
 
+    def _product(self, number: int, product: Any, chain: Any) -> Enqueue:
+        """A product and the chain on what it gives, in one launch of our own."""
+        _, dtype, ta, tb, m, n, k, _, _, a, b, _, c, _ = product
+        _, _, _, _, operands, constants, lines, stores, reductions, _ = chain
+        at = [o[:2] for o in operands].index(c[:2])
+        others = [o for i, o in enumerate(operands) if i != at]
+        # The product comes first among the code's values, before the other operands.
+        place = [*range(1, at + 1), 0, *range(at + 1, len(operands))]
+
+        def moved(value: int) -> int:
+            return place[value] if 0 <= value < len(operands) else value
+
+        code = [(op, *map(moved, values)) for op, *values in lines]
+        kept = [(moved(value), to) for value, to in stores]
+        if all(to[:2] != c[:2] for _, to in stores):  # somebody may still read the product itself
+            kept.append((0, c))
+        sums = [(kind, axis, moved(v), to, by, add) for kind, axis, v, to, by, add in reductions]
+        plan = gemm.plan(
+            *(dtype, m, n, k, (a[2], ta), (b[2], tb), [_steps(o) for o in others], constants, code),
+            [(value, _steps(to)) for value, to in kept],
+            [(kind, axis, v, _steps(to), by, add) for kind, axis, v, to, by, add in sums],
+            exact=not self._tf32,
+        )
+        room = self._room(number, plan.workspace_bytes)
+        left, right = self._at(a), self._at(b)
+        places, targets, totals = (
+            [self._at(o) for o in each]
+            for each in (others, [to for _, to in kept], [r[3] for r in sums])
+        )
+        return lambda: plan.launch(self._device, left, right, places, targets, totals, room())
+
     def _chain(
         self, number: int, dtype: str, rows: int, cols: int, operands: Any, constants: Any,
         lines: Any, stores: Any, reductions: Any, chunked: bool,
@@ -248,6 +291,51 @@ def _steps(operand: Sequence[Any]) -> tuple[int, int, str]:
     return row, col, code
 
 
+# Products with a chain behind them
+
+
+def with_chains(instructions: Sequence[Any]) -> list[Any]:
+    """The instructions, where a product and the chain that follows on it are one ("product", …).
+
+    The chain moves up to the product, over what it has nothing to do with.
+    """
+    order: list[Any] = []
+    for instruction in instructions:
+        for i in reversed(range(len(order))):
+            if _follows(order[i], instruction):
+                order[i] = ("product", order[i], instruction)
+                break
+            if _conflict(order[i], instruction):
+                order.append(instruction)
+                break
+        else:
+            order.append(instruction)
+    return order
+
+
+def _follows(product: Any, chain: Any) -> bool:
+    """Whether ``chain`` goes over what ``product`` gives, place by place, and touches no factor."""
+    if product[0] != "gemm" or chain[0] != "chain":
+        return False
+    _, dtype, _, _, m, n, _, alpha, scale, _, _, beta, c, _ = product
+    _, chain_dtype, rows, cols, operands, _, _, stores, reductions, _ = chain
+    plain = alpha == 1 and scale is None and beta == 0 and dtype == chain_dtype == "f4"
+    if not plain or (rows, cols) != (m, n) or any(r[1] != "rows" for r in reductions):
+        return False
+    own = [c[0], c[1], n, 1, "f4"]
+    product_range = _range(c, m, n)
+    for o in operands:
+        if _meet([_range(o, rows, cols)], [product_range]) and list(o[:5]) != own:
+            return False
+    if [list(o[:5]) for o in operands].count(own) != 1 or c[2] != n:
+        return False
+    reads, _ = touched(product)
+    _, writes = touched(chain)
+    same = [list(to[:5]) == own for _, to in stores]
+    over = [_meet([_range(to, rows, cols)], [product_range]) for _, to in stores]
+    return same == over and not _meet(writes, reads)
+
+
 # Two streams
 
 
@@ -272,7 +360,7 @@ def branches(steps: Sequence[Any]) -> list[tuple[int, list[int]]]:
     longest = max((s + r for s, r in zip(start, rest, strict=True)), default=0)
     plan: list[tuple[int, list[int]]] = []
     for i, step in enumerate(steps):
-        branch = int(step[0] == "gemm" and start[i] + rest[i] < longest)
+        branch = int(step[0] in ("gemm", "product") and start[i] + rest[i] < longest)
         others = [j for j in needs[i] if plan[j][0] != branch]
         plan.append((branch, others[-1:]))
     return plan
@@ -349,6 +437,9 @@ def touched(instruction: Any) -> Touched:
     if kind == "group":
         each = [touched(chain) for chain in rest[0]]
         return [r for reads, _ in each for r in reads], [w for _, writes in each for w in writes]
+    if kind == "product":
+        (reads, writes), (more_reads, more_writes) = map(touched, rest)
+        return reads + more_reads, writes + more_writes
     if kind == "gemm":
         _, ta, tb, m, n, k, _, scale, a, b, beta, c, _ = rest
         reads = [_range(a, *((k, m) if ta else (m, k))), _range(b, *((n, k) if tb else (k, n)))]

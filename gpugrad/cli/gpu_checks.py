@@ -153,6 +153,9 @@ def training(place: Any) -> str:
             _same(c, a, 1e-4, f"{activation}, compiled")
         stats = captured.step.stats()
         _check(stats["graphs"] == 1, f"not one graph: {stats}")
+    with gg.config.override(fuse_products=True):
+        for a, b in zip(Run("cpu", False)(8), Run(place.device)(8), strict=True):
+            _same(b, a, 1e-4, "products with what follows in one kernel")
     return "8 steps with 5 activations, captured in one graph each, agree with the CPU's"
 
 
@@ -333,11 +336,18 @@ def step_times(place: Any) -> str:
     rng = np.random.default_rng(0)
     x = gg.asarray(rng.standard_normal((128, 784), np.float32), device=place.device)
     labels = gg.asarray(rng.integers(0, 10, 128), device=place.device)
-    for compiled in (False, True):
+    for name, compiled, flags in (
+        ("uncompiled", False, {}),
+        ("captured", True, {}),
+        ("captured, TF32", True, {"tf32": True}),
+        ("captured, products of our own", True, {"fuse_products": True}),
+        ("captured, products of our own, TF32", True, {"fuse_products": True, "tf32": True}),
+    ):
         sizes = [784, 512, 512, 10]
         run = Run(place.device, compiled)
         run.model = gg.nn.MLP(sizes, generator=gg.random.Generator(0), device=place.device)
         run.optimizer = gg.optim.SGD(run.model, lr=0.1)
-        t = _seconds(place, partial(run.step, x, labels), 50)
-        shown.append(f"{'captured' if compiled else 'uncompiled'} {t * 1e6:.0f} µs")
+        with gg.config.override(**flags):
+            t = _seconds(place, partial(run.step, x, labels), 50)
+        shown.append(f"{name} {t * 1e6:.0f} µs")
     return "128:784-512-512-10 " + ", ".join(shown)
