@@ -270,9 +270,12 @@ def test_an_ensemble_of_penalties_and_in_parts() -> None:
     for model in (parts, again):
         model.partial_fit(*WINE)
     np.testing.assert_array_equal(parts.coefs_[0], again.coefs_[0])
-    for bad in ({"alpha": [1, 2]}, {"alpha": alphas, "solver": "adamw"}):
-        with pytest.raises(ValueError, match="alpha has one value"):
+    for bad in ({"alpha": [1, 2]}, {"alpha": alphas, "solver": "adamw"}, {"alpha": [1, 2, -1]}):
+        with pytest.raises(ValueError, match="alpha"):
             ours.MLPClassifier(**bad, ensemble=3).fit(*WINE)
+    with pytest.raises(ValueError, match="ensemble cannot change"):
+        parts.set_params(ensemble=3).partial_fit(*WINE)
+    assert not hasattr(parts.set_params(ensemble=1, max_iter=1).fit(*WINE), "members_")
 
 
 def test_members_stop_on_their_own() -> None:

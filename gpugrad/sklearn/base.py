@@ -14,18 +14,11 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from gpugrad import backend, nn
 from gpugrad.sklearn import fitting
-from gpugrad.sklearn.network import Networks, Spec, predict
+from gpugrad.sklearn.network import Networks, Spec, host, predict
 from gpugrad.tensor import Tensor
 
 _STOCHASTIC = ("sgd", "adam", "adamw")
 _CURVES = ("loss_curve_", "validation_scores_")
-
-
-def _host(x: Any) -> Any:
-    """CuPy arrays and tensors as NumPy arrays; all else as it is."""
-    if isinstance(x, Tensor):
-        x = x.detach()._data
-    return backend.of(x).to_numpy(x) if backend.is_cupy(x) else x
 
 
 def constraints(own: dict[str, Any]) -> dict[str, Any]:
@@ -46,7 +39,7 @@ class Perceptron:
     """What the two share. Mixed in before scikit-learn's class, which has the rest."""
 
     def _validate_input(self, X: Any, y: Any, incremental: bool, reset: bool) -> Any:
-        return super()._validate_input(_host(X), _host(y), incremental, reset)  # type: ignore[misc]
+        return super()._validate_input(host(X), host(y), incremental, reset)  # type: ignore[misc]
 
     def _check_solver(self: Any) -> bool:
         if self.solver not in _STOCHASTIC:
@@ -58,7 +51,7 @@ class Perceptron:
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Mean accuracy of a classifier, R² of a regressor; as scikit-learn's, of any array."""
-        return float(super().score(X, _host(y), _host(sample_weight)))  # type: ignore[misc]
+        return float(super().score(X, host(y), host(sample_weight)))  # type: ignore[misc]
 
     # Fitting
 
@@ -74,16 +67,18 @@ class Perceptron:
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
         first = not hasattr(self, "coefs_") or not (self.warm_start or incremental)
+        if not first and len(getattr(self, "members_", [self])) != self.ensemble:
+            raise ValueError("ensemble cannot change with warm_start=True or partial_fit.")
         X, y = self._validate_input(X, y, incremental, first)
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(_host(sample_weight), X)
+            sample_weight = _check_sample_weight(host(sample_weight), X)
         y = y.reshape(-1, 1) if y.ndim == 1 else y
         self.n_outputs_ = y.shape[1]
         self._random_state = check_random_state(self.random_state)
         units = [X.shape[1], *map(int, hidden), y.shape[1]]
         if first:
-            self.__dict__.pop("_networks", None)
-            self.__dict__.pop("_optimizer_state", None)
+            for name in ("_networks", "_optimizer_state", "members_"):
+                vars(self).pop(name, None)
         members = self._members(first, y, units, X.dtype)
         if self.solver in _STOCHASTIC:
             self._fit_stochastic(members, X, y, sample_weight, device, incremental)
@@ -125,7 +120,7 @@ class Perceptron:
             networks.use(fitting.optimizers(networks, self))
             if incremental:
                 for optimizer, state in zip(
-                    networks.optimizers, self.__dict__.pop("_optimizer_state", ()), strict=False
+                    networks.optimizers, vars(self).pop("_optimizer_state", ()), strict=False
                 ):
                     optimizer.load_state_dict(state)
         rows = fitting.Rows(X, self._targets(y, X.dtype), weight, device)
@@ -186,6 +181,8 @@ class Perceptron:
                 f"alpha has one value, or one for each of ensemble={self.ensemble} networks; "
                 f"got shape {np.shape(self.alpha)}."
             )
+        if np.min(self.alpha) < 0:
+            raise ValueError(f"alpha is at least 0; got {self.alpha}.")
         if np.ndim(self.alpha) and self.solver == "adamw":
             raise ValueError("alpha has one value with solver='adamw'.")
         start = copy.deepcopy(self._random_state)
@@ -237,7 +234,7 @@ class Perceptron:
 
     def _forward_pass_fast(self: Any, X: Any, check_input: bool = True) -> Any:
         device = self._device_for(X)
-        X = _host(X)
+        X = host(X)
         if check_input:
             X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
         if self.ensemble > 1:

@@ -34,6 +34,13 @@ class Spec:
     device: str
 
 
+def host(x: Any) -> Any:
+    """Tensors and CuPy arrays as NumPy arrays; all else as it is."""
+    if isinstance(x, Tensor):
+        x = x.detach()._data
+    return backend.of(x).to_numpy(x) if backend.is_cupy(x) else x
+
+
 def predict(spec: Spec, layers: Layers, x: Array) -> Array:
     """What one network says of the rows of ``x``, in host memory."""
     activation = activation_layer(spec.activation)
@@ -44,7 +51,7 @@ def predict(spec: Spec, layers: Layers, x: Array) -> Array:
                 h = activation(h)
             place = functions.asarray(w, device=spec.device)
             h = h @ place + functions.asarray(b, device=spec.device)
-        return np.array(_host(_OUTPUTS[spec.output](h)))
+        return np.array(host(_OUTPUTS[spec.output](h)))
 
 
 class Networks:
@@ -102,7 +109,7 @@ class Networks:
 
     def layers(self, member: int = 0) -> tuple[list[Array], list[Array]]:
         """Coefs and intercepts of one member, as new arrays in host memory."""
-        weights, biases = ([_host(p) for p in part] for part in (self.weights, self.biases))
+        weights, biases = ([host(p) for p in part] for part in (self.weights, self.biases))
         if self.count == 1:
             return [np.array(w) for w in weights], [np.array(b) for b in biases]
         first = np.split(weights[0], self.count, axis=1)
@@ -214,7 +221,7 @@ class Networks:
 
     def epoch_losses(self, rows: int) -> list[float]:
         """The mean loss of each network since `start_epoch`."""
-        return np.atleast_1d(_host(self.total) / rows).tolist()  # type: ignore[no-any-return]
+        return np.atleast_1d(host(self.total) / rows).tolist()  # type: ignore[no-any-return]
 
     def _step(self, x: Array, y: Array, w: Array | None, inverse: Array, count: Array) -> None:
         given = (x, y, w, inverse, count)
@@ -236,10 +243,10 @@ class Networks:
             loss += part.item()
             weight += y.shape[0] if w is None else float(w.sum())
             gradients = [
-                a + _host(g).astype(np.float64) for a, g in zip(gradients, grads, strict=True)
+                a + host(g).astype(np.float64) for a, g in zip(gradients, grads, strict=True)
             ]
         alpha = self.alpha.item()
-        weights = [_host(w).astype(np.float64) for w in self.weights]
+        weights = [host(w).astype(np.float64) for w in self.weights]
         for i, w in enumerate(weights):
             gradients[i] += alpha * w
         penalty = 0.5 * alpha * sum(float(np.vdot(w, w)) for w in weights)
@@ -265,8 +272,3 @@ _OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": nn.softmax,
     "exp": lambda z: functions.exp(z),
 }
-
-
-def _host(x: Tensor) -> Array:
-    array = x.detach()._data
-    return backend.of(array).to_numpy(array)
