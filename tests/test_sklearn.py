@@ -39,7 +39,7 @@ def test_scikit_learns_own_checks(kind: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of slow convergence, and of what cannot be checked here
         results = check_estimator(getattr(ours, kind)(max_iter=100, device="cpu"), on_fail=None)
-    assert len(results) >= 60
+    assert len(results) >= 50  # 60 and 67 of scikit-learn 1.9
     assert [r["check_name"] for r in results if r["status"] not in ("passed", "skipped")] == []
 
 
