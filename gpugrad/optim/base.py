@@ -61,11 +61,18 @@ class Optimizer:
         with grad_mode(False):
             for i, p in enumerate(self.params):
                 g = p.grad
-                if g is not None:
-                    own = [self.state[name][i] for name in self._slots]
-                    self.steps[i] += 1
-                    reuse = all(map(sole_owner, (p, *own)))
+                if g is None:
+                    continue
+                own = [self.state[name][i] for name in self._slots]
+                self.steps[i] += 1
+                reuse = all(map(sole_owner, (p, *own)))
+                if state.special:  # somebody watches every op
                     self._apply(p, g, own, self.steps[i], numbers, reuse)
+                    continue
+                arrays = [x._data for x in own]
+                new = self._update(p._data, g._data, arrays, self.steps[i], numbers, reuse)
+                for handle, array in zip((p, *own), new, strict=True):
+                    handle._data, handle._node = array, handle._leaf
 
     def _traced_step(self, trace: Any) -> None:
         """The same in a program: numbers and counts are read anew at every run."""
@@ -96,9 +103,12 @@ class Optimizer:
             handle._assign(value)
 
     def _update(
-        self, p: Tensor, g: Tensor, state: list[Tensor], t: Any, numbers: Any, reuse: bool
-    ) -> tuple[Tensor, ...]:
-        """New values of ``p`` and its state after its ``t``-th update, with ``numbers`` as set."""
+        self, p: Any, g: Any, state: list[Any], t: Any, numbers: Any, reuse: bool
+    ) -> tuple[Any, ...]:
+        """New values of ``p`` and its state after its ``t``-th update, with ``numbers`` as set.
+
+        All of them tensors or all of them bare arrays, which ``reuse`` has written in place.
+        """
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:

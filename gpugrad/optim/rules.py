@@ -42,7 +42,7 @@ class SGD(Optimizer):
         super().__init__(params, lr)
 
     def _update(
-        self, p: Tensor, g: Tensor, state: list[Tensor], t: Any, numbers: Any, reuse: bool
+        self, p: Any, g: Any, state: list[Any], t: Any, numbers: Any, reuse: bool
     ) -> Any:
         settings = {"weight_decay": self.weight_decay, "reuse": reuse}
         if not state:
@@ -89,7 +89,7 @@ class Adam(Optimizer):
         return self.betas[1]
 
     def _update(
-        self, p: Tensor, g: Tensor, state: list[Tensor], t: Any, numbers: Any, reuse: bool
+        self, p: Any, g: Any, state: list[Any], t: Any, numbers: Any, reuse: bool
     ) -> Any:
         lr, *others = numbers
         return ops.adam(
@@ -139,7 +139,7 @@ class RMSprop(Optimizer):
         super().__init__(params, lr)
 
     def _update(
-        self, p: Tensor, g: Tensor, state: list[Tensor], t: Any, numbers: Any, reuse: bool
+        self, p: Any, g: Any, state: list[Any], t: Any, numbers: Any, reuse: bool
     ) -> Any:
         return ops.rmsprop(p, g, *state, *numbers, **self.settings, reuse=reuse)
 
@@ -161,6 +161,6 @@ class Adagrad(Optimizer):
         super().__init__(params, lr)
 
     def _update(
-        self, p: Tensor, g: Tensor, state: list[Tensor], t: Any, numbers: Any, reuse: bool
+        self, p: Any, g: Any, state: list[Any], t: Any, numbers: Any, reuse: bool
     ) -> Any:
         return ops.adagrad(p, g, *state, *numbers, **self.settings, reuse=reuse)
