@@ -52,6 +52,11 @@ def _kept(g: Any, shape: Shape, axis: tuple[int, ...]) -> Any:
 
 
 def _spread(g: Any, shape: Shape, axis: tuple[int, ...]) -> Any:
+    if (type(g) is np.ndarray or isinstance(g, np.generic)) and g.size == 1:  # as from a loss
+        one = np.asarray(g)
+        everywhere = np.ndarray(shape, one.dtype, one, 0, (0,) * len(shape))
+        everywhere.flags.writeable = False
+        return everywhere
     return broadcast_to(_kept(g, shape, axis), shape=shape)
 
 
