@@ -250,6 +250,7 @@ _PACKAGES = {
     "rich": "train",
     "threadpoolctl": "train",
     "matplotlib": "bench",
+    "onnx": "onnx",
 }
 
 
