@@ -41,9 +41,7 @@ class SGD(Optimizer):
             self._numbers = ("lr", "momentum")  # type: ignore[misc]
         super().__init__(params, lr)
 
-    def _update(
-        self, p: Any, g: Any, state: list[Any], t: Any, numbers: Any, reuse: bool
-    ) -> Any:
+    def _update(self, p: Any, g: Any, state: list[Any], t: Any, numbers: Any, reuse: bool) -> Any:
         settings = {"weight_decay": self.weight_decay, "reuse": reuse}
         if not state:
             return ops.sgd(p, g, *numbers, **settings)
@@ -88,9 +86,7 @@ class Adam(Optimizer):
     def beta2(self) -> float:
         return self.betas[1]
 
-    def _update(
-        self, p: Any, g: Any, state: list[Any], t: Any, numbers: Any, reuse: bool
-    ) -> Any:
+    def _update(self, p: Any, g: Any, state: list[Any], t: Any, numbers: Any, reuse: bool) -> Any:
         lr, *others = numbers
         return ops.adam(
             p,
@@ -138,9 +134,7 @@ class RMSprop(Optimizer):
         self.settings = {"alpha": alpha, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, lr)
 
-    def _update(
-        self, p: Any, g: Any, state: list[Any], t: Any, numbers: Any, reuse: bool
-    ) -> Any:
+    def _update(self, p: Any, g: Any, state: list[Any], t: Any, numbers: Any, reuse: bool) -> Any:
         return ops.rmsprop(p, g, *state, *numbers, **self.settings, reuse=reuse)
 
 
@@ -160,7 +154,5 @@ class Adagrad(Optimizer):
         self.settings = {"eps": eps, "weight_decay": weight_decay}
         super().__init__(params, lr)
 
-    def _update(
-        self, p: Any, g: Any, state: list[Any], t: Any, numbers: Any, reuse: bool
-    ) -> Any:
+    def _update(self, p: Any, g: Any, state: list[Any], t: Any, numbers: Any, reuse: bool) -> Any:
         return ops.adagrad(p, g, *state, *numbers, **self.settings, reuse=reuse)
