@@ -98,6 +98,9 @@ class Reduction(NamedTuple):
     accumulate: bool
 
 
+Part = tuple[int, int, int]  # of a reduction: where in the workspace, results, splits
+
+
 class Plan:
     """How to launch one chain. `launch` picks the widest loads that the pointers allow."""
 
@@ -112,7 +115,6 @@ class Plan:
         self._totals = [
             r._replace(axis=axis) for r, axis in zip(reductions, space.axes, strict=True)
         ]
-        self._total_steps = space.total_steps
         self._steps = [(row, col) for row, col, _ in space.places]
         inputs = len(operands)
         self._places = [place_of(p, i < inputs) for i, p in enumerate(space.places)]
@@ -127,7 +129,17 @@ class Plan:
             totals_of(self._totals),
         )
         self._item = np.dtype(dtype).itemsize
-        self._variants: dict[int, tuple[Geometry, Launch, Launch | None]] = {}
+        self._variants: dict[int, tuple[list[Part], Launch, Launch | None]] = {}
+        # What a launch is given beside pointers, made once: this is paid for at every eager call.
+        self._size = np.int64(self.rows), np.int64(self.cols)
+        self._given = [
+            tuple(map(np.int64, steps[: len(place.steps)]))
+            for steps, place in zip(self._steps, self._places, strict=True)
+        ]
+        self._given_totals = [
+            (np.int64(step), np.float64(r.scale))
+            for step, r in zip(space.total_steps, reductions, strict=True)
+        ]
         count = sum(1 + len(place.steps) for place in self._places)
         if 8 * (count + 6 * len(reductions) + 2) > printer.PARAMETER_BYTES:
             rule = f"operands and stores must fit {printer.PARAMETER_BYTES} bytes of parameters"
@@ -161,28 +173,27 @@ class Plan:
         pointers = [*operands, *stores]
         addresses = [address(loader, pointer) for pointer in pointers]
         width = aligned_width(self.width, zip(addresses, self._places, strict=True))
-        geometry, chain, fold = self._variant(width)
+        parts, chain, fold = self._variant(width)
         arguments: list[Any] = []
-        for pointer, steps, place in zip(pointers, self._steps, self._places, strict=True):
-            arguments += [pointer, *steps[: len(place.steps)]]
-        parts, _ = self._parts(geometry)
+        for pointer, steps in zip(pointers, self._given, strict=True):
+            arguments += [pointer, *steps]
         at = address(loader, workspace)
         folded: list[Any] = []
-        for pointer, r, step, (offset, count, splits) in zip(
-            totals, self._totals, self._total_steps, parts, strict=True
+        for pointer, (step, scale), (offset, count, splits) in zip(
+            totals, self._given_totals, parts, strict=True
         ):
-            total = [pointer, step, at + offset, np.float64(r.scale)]
+            total = [pointer, step, at + offset, scale]
             arguments += total
             folded += [*total, count, splits]
-        chain(loader, *arguments, self.rows, self.cols)
+        chain(loader, *arguments, *self._size)
         if fold is not None:
             fold(loader, *folded)
 
     def _geometry(self, width: int) -> Geometry:
         return geometry(self.rows, self.cols, width, self._axes)
 
-    def _parts(self, geometry: Geometry) -> tuple[list[tuple[int, int, int]], int]:
-        """(offset in the workspace, results, splits) of each reduction; and its bytes."""
+    def _parts(self, geometry: Geometry) -> tuple[list[Part], int]:
+        """The part of each reduction, and the bytes of the workspace."""
         parts, end = [], 0
         for r in self._totals:
             count = {"rows": self.cols, "cols": self.rows, "all": 1}[r.axis]
@@ -193,7 +204,7 @@ class Plan:
                 end += ceil_div(need, ALIGNMENT_BYTES) * ALIGNMENT_BYTES
         return parts, end
 
-    def _variant(self, width: int) -> tuple[Geometry, Launch, Launch | None]:
+    def _variant(self, width: int) -> tuple[list[Part], Launch, Launch | None]:
         found = self._variants.get(width)
         if found is None:
             geometry = self._geometry(width)
@@ -207,7 +218,7 @@ class Plan:
                 block = (FOLD_LANES, BLOCK_THREADS // FOLD_LANES, 1)
                 fold = Launch(text, "chain_fold", grid, block)
             chain = Launch(text, "chain", geometry.grid, geometry.block)
-            found = self._variants[width] = (geometry, chain, fold)
+            found = self._variants[width] = (parts, chain, fold)
         return found
 
 
