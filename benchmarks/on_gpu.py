@@ -35,6 +35,7 @@ PARTS: dict[str, tuple[list[str], int, str | None]] = {
                 "-k",
                 "cuda",
                 "--benchmark-enable",
+                "--benchmark-max-time=0.3",
             ),
             *("--benchmark-json", "OUT/kernels.json", "-p", "no:cacheprovider"),
         ],

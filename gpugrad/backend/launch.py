@@ -47,7 +47,7 @@ class Loader(Protocol):
     def kernel(self, source: str, name: str) -> Kernel:
         """The kernel `name` of the CUDA text `source`, compiled with OPTIONS.
 
-        Asked for at every launch: keep what was compiled, in a dict keyed by both. A file always
+        Asked for at every launch: keep what was compiled, in a dict keyed by both. A text always
         comes as the same string object, which Python hashes once.
         """
         ...
