@@ -1,8 +1,9 @@
 """`compile`: a step recorded once, planned as one program, and replayed.
 
 `trace` writes down what a step does, `program` simplifies it, `lower` and `expr` turn it into few
-passes over memory, `plan` orders them and lays out memory, `recording` replays; `guards` knows what
-must not have changed. May import everything below nn.
+passes over memory (`nodes`), `plan` orders them and lays out memory, `emit` writes them as
+instructions, `recording` replays; `guards` knows what must not have changed. May import everything
+below nn.
 """
 
 import threading

@@ -12,7 +12,7 @@ from gpugrad import backend
 from gpugrad.backend import native, twin
 from gpugrad.backend.numpy import out_of_range
 from gpugrad.compiler.guards import UNSET, Watch, names_used
-from gpugrad.compiler.lower import STATE_WORDS, Call, View
+from gpugrad.compiler.nodes import STATE_WORDS, Call, View
 from gpugrad.compiler.plan import Grad, Plan, Segment
 from gpugrad.compiler.program import Program
 from gpugrad.compiler.trace import Slot, Trace, Traced, tracing
