@@ -73,16 +73,20 @@ def test_linear(emulator: Emulator, m: int, n: int, k: int) -> None:
     check_linear(emulator, m, n, k)
 
 
-@pytest.mark.parametrize("ta", [False, True])
-@pytest.mark.parametrize("tb", [False, True])
-@pytest.mark.parametrize("code", ["f4", "tf32", "f2", "B2"])
+@pytest.mark.parametrize(
+    ("code", "ta", "tb"),
+    [
+        *[("f4", ta, tb) for ta in (False, True) for tb in (False, True)],
+        *[("f2", True, False), ("f2", False, True), ("B2", True, False), ("tf32", False, True)],
+    ],
+)
 def test_linear_of_every_layout_and_dtype(built: Path, code: str, ta: bool, tb: bool) -> None:
     pad = -(-40 // 8) * 8 - 40 if code in ("f2", "B2") else 0
     check_linear(Emulator(built), 40, 40, 48, code, ta=ta, tb=tb, pad=pad)
 
 
 @pytest.mark.parametrize("code", ["f4", "f2"])
-@pytest.mark.parametrize(("pad", "skew"), [(1, 0), (2, 2), (4, 1)])
+@pytest.mark.parametrize(("pad", "skew"), [(1, 0), (2, 2)])
 def test_linear_of_any_alignment(built: Path, code: str, pad: int, skew: int) -> None:
     check_linear(Emulator(built), 34, 38, 21, code, pad=pad, skew=skew, tb=pad != 2)
 

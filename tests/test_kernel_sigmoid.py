@@ -15,7 +15,7 @@ from gpugrad.errors import DtypeError, GpugradError, ShapeError
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=f"{why_unavailable()}")
 
 DTYPES = ("float16", "float32", "float64")
-SHAPES = [(1, 1), (5, 3), (77, 33), (64, 36), (300, 100), (2, 1000)]
+SHAPES = [(5, 3), (64, 36), (300, 100)]
 
 
 def sigmoid_case(m: int, n: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
