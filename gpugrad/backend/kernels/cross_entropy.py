@@ -32,9 +32,10 @@ class Plan(NamedTuple):
     ) -> None:  # fmt: skip
         """Enqueue it on arrays or addresses; an output that is None is not computed.
 
-        ``status`` is two int64 in device memory, 0 before the first launch. Afterwards it holds the
-        lowest label below 0 and the highest from cols on that were met in any launch; 0: none.
-        Their rows have a loss of NaN and a residual of 0. `bad_label` says what the twin does.
+        ``status`` is two int64 in device or pinned host memory, 0 before the first launch.
+        Afterwards it holds the lowest label below 0 and the highest from cols on that were met in
+        any launch; 0: none. Their rows have a loss of NaN and a residual of 0. `bad_label` says
+        what the twin does.
         """
         if not self.matrix.rows:
             return
