@@ -19,6 +19,7 @@ from gpugrad.transforms import grad, hessian, hvp, jacobian, jvp, value_and_grad
 
 if TYPE_CHECKING:
     from gpugrad import data, fft, io, linalg, nn, onnx, optim, random, testing
+    from gpugrad.drawing import draw
 
 __version__ = "0.1.0"
 __array_api_version__ = "2025.12"
@@ -31,6 +32,7 @@ __all__ = [
     "config",
     "cuda_available",
     "data",
+    "draw",
     "enable_grad",
     "errors",
     "fft",
@@ -63,6 +65,8 @@ _ON_DEMAND = ("data", "fft", "io", "linalg", "nn", "onnx", "optim", "random", "t
 def __getattr__(name: str) -> Any:
     if name == "compile":
         return import_module("gpugrad.compiler").compile
+    if name == "draw":
+        return import_module("gpugrad.drawing").draw
     if name in _ON_DEMAND:
         return import_module(f"gpugrad.{name}")
     if name in namespace.ON_DEMAND:

@@ -68,25 +68,30 @@ def save(
     ((2, 2), {'epoch': '3'})
     """
     blob = _serialise(path, tensors, metadata)
-    target = Path(os.path.realpath(path))
-    temporary = target.parent / f".gpugrad-{secrets.token_hex(8)}.tmp"
     try:
-        mode = _mode_of(target)
-        try:
-            with open(temporary, "xb") as file:
-                file.write(blob)
-                file.flush()
-                os.fsync(file.fileno())
-            if mode is not None:
-                os.chmod(temporary, mode)
-            os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        replace_file(path, blob)
     except OSError as error:
         rule = f"{path} could not be written, and what was there is untouched"
         hint = "another path, or free space and write permission there"
         raise _error("save", rule, error.strerror or error, hint) from error
+
+
+def replace_file(path: StrPath, blob: bytes) -> None:
+    """Put ``blob`` at ``path`` as `save` does its file, all of it or nothing; raises OSError."""
+    target = Path(os.path.realpath(path))
+    temporary = target.parent / f".gpugrad-{secrets.token_hex(8)}.tmp"
+    mode = _mode_of(target)
+    try:
+        with open(temporary, "xb") as file:
+            file.write(blob)
+            file.flush()
+            os.fsync(file.fileno())
+        if mode is not None:
+            os.chmod(temporary, mode)
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     _sync_folder(target.parent)
 
 

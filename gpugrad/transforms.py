@@ -78,7 +78,7 @@ def value_and_grad(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0) ->
         for i, boxed in zip(places, rebuild(boxes), strict=True):
             inner[i] = boxed
         nodes = [_node(boxed) for boxed in boxes]  # before f may write to its arguments
-        with _differentiating():
+        with differentiating():
             out = f(*inner, **kwargs)
         _require_scalar("grad", out)
         found: Sequence[Tensor | None] = [None] * len(nodes)
@@ -108,7 +108,7 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., tuple[
     leaves, rebuild = flatten(primals)
     boxes = [box("vjp", x) for x in leaves]
     nodes = [_node(boxed) for boxed in boxes]
-    with _differentiating():
+    with differentiating():
         value = f(*rebuild(boxes))
     out, rebuild_out = _outputs("vjp", value)
 
@@ -150,7 +150,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     structure: list[Rebuild] = []
 
     def flat(*duals: Tensor) -> list[Tensor]:
-        with _differentiating(grad=state.grad):
+        with differentiating(grad=state.grad):
             value = f(*rebuild(duals))
         out, rebuild_out = _outputs("jvp", value)
         structure.append(rebuild_out)
@@ -263,7 +263,7 @@ def hvp(f: Callable[..., Any], primals: Any, v: Any) -> Any:
 
 
 @contextmanager
-def _differentiating(grad: bool = True) -> Iterator[None]:
+def differentiating(grad: bool = True) -> Iterator[None]:
     """While the user's function runs: nothing may leave the tape unseen."""
     state.transforms += 1
     try:

@@ -33,7 +33,7 @@ LAYERS = [
     ["compiler"],
     ["random", "testing", "io", "page"],
     ["nn", "data"],
-    ["optim"],
+    ["optim", "drawing"],
     ["__init__"],
     ["bench", "sklearn", "onnx"],
     ["cli"],

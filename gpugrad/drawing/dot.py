@@ -1,0 +1,46 @@
+"""The picture as DOT, the language of Graphviz, for whoever wants another layout. Imports graph."""
+
+from gpugrad.drawing.graph import Graph, details
+from gpugrad.drawing.record import shape_text
+
+_COLOURS = {"input": "#e8f1fd", "parameter": "#eaf7ee", "op": "#f8fafc", "layer": "#f3effc"}
+
+
+def draw(graph: Graph) -> str:
+    """The DOT text of ``graph``: labels, tooltips, gradients in red."""
+    lines = [
+        f"digraph {_quoted(graph.title or 'computation')} {{",
+        f"  label={_quoted(chr(10).join([graph.label, *graph.formulas]))}; labeljust=l;",
+        '  node [shape=box style="rounded,filled" fontname=monospace fontsize=11];',
+        "  edge [fontname=monospace fontsize=10];",
+    ]
+    number = {v.key: f"n{i}" for i, v in enumerate(graph.vertices)}
+    for v in graph.vertices:
+        value = shape_text(v.shape) if v.value is None else v.value.brief()
+        label = f"{v.title}\n{value}"
+        red = ""
+        if v.derivative is not None:
+            # Colour is of a whole label in DOT, so the gradient stands beside the box.
+            text = _html(f"{v.symbol} = {v.derivative.strength()}")
+            red = f" xlabel=<<font color='#b91c1c'>{text}</font>>"
+        tip = "\n".join(details(v, graph))
+        lines.append(
+            f"  {number[v.key]} [label={_quoted(label)} tooltip={_quoted(tip)}"
+            f' fillcolor="{_COLOURS[v.kind]}"{red}];'
+        )
+    for e in graph.edges:
+        known = e.partial is not None and e.partial.size == 1
+        partial = e.partial.brief() if known and e.partial is not None else ""
+        text = " = ".join(part for part in (e.letter, partial) if part)
+        label = f" [label={_quoted(text)}]" if text else ""
+        lines.append(f"  {number[e.source]} -> {number[e.target]}{label};")
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def _html(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,287 @@
+"""`gg.draw`: what a picture shows is what `grad` and `jvp` give, and nothing lies on another."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gpugrad as gg
+from gpugrad.drawing import Picture
+from gpugrad.drawing.layout import Rect
+from gpugrad.drawing.svg import Plan
+from gpugrad.errors import DtypeError, GradientError
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def olah(a: Any, b: Any) -> Any:
+    c = a + b
+    d = b + 1
+    e = c * d
+    return e
+
+
+class Mix(gg.Function):
+    """Three paths from one value to the next."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Any, b: Any, c: Any) -> Any:
+        return a * 2 + b * 3 + c * 4
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        return g * 2, g * 3, g * 4
+
+
+def paths(X: Any) -> Any:
+    Y = Mix.apply(X, X, X)
+    return Mix.apply(Y, Y, Y)
+
+
+def neuron(w0: Any, x0: Any, w1: Any, x1: Any, w2: Any) -> Any:
+    dot = w0 * x0 + w1 * x1 + w2
+    f = gg.sigmoid(dot)
+    return f
+
+
+def chain(x: Any) -> Any:
+    for _ in range(30):
+        x = gg.sigmoid(x)
+    return x
+
+
+def fan(x: Any) -> Any:
+    parts = [gg.sin(x * i) for i in range(1, 9)]
+    s = parts[0]
+    for part in parts[1:]:
+        s = s + part
+    return s * x
+
+
+def tangle(x: Any) -> Any:
+    choose = np.random.default_rng(0)
+    values = [x]
+    for _ in range(120):
+        j, k = choose.integers(max(0, len(values) - 6), len(values), 2)
+        a, b = values[j], values[k]
+        ops = [lambda a, b: a + b, lambda a, b: gg.sin(a), lambda a, b: a * b]
+        values.append(ops[choose.integers(3)](a, b))
+    return values[-1] + values[-2] + values[-3]
+
+
+def net(collapse: bool | None = None) -> Picture:
+    model = gg.nn.MLP([4, 8, 6, 3], generator=gg.random.Generator(0))
+    x = np.random.default_rng(0).normal(size=(16, 4)).astype("f4")
+
+    def loss(x: Any, y: Any) -> Any:
+        return gg.nn.cross_entropy(model(x), y)
+
+    return gg.draw(loss, x, np.arange(16) % 3, collapse=collapse)
+
+
+PICTURES = {
+    "olah": lambda: gg.draw(olah, 2.0, 1.0),
+    "forward": lambda: gg.draw(olah, 2.0, 1.0, mode="forward", wrt="b"),
+    "paths": lambda: gg.draw(paths, 1.0),
+    "neuron": lambda: gg.draw(neuron, 2.0, -1.0, -3.0, -2.0, -3.0),
+    "chain": lambda: gg.draw(chain, 0.5),
+    "fan": lambda: gg.draw(fan, 0.7),
+    "tangle": lambda: gg.draw(tangle, 0.7),
+    "layers": net,
+    "layers open": lambda: net(collapse=False),
+}
+
+
+@pytest.fixture(scope="module", params=PICTURES)
+def picture(request: pytest.FixtureRequest) -> Picture:
+    return PICTURES[request.param]()
+
+
+def number(text: str) -> float:
+    return float(text.replace("−", "-"))
+
+
+def shown(picture: Picture) -> dict[str, float]:
+    """The derivative at every value, by name."""
+    found = {}
+    for v in picture.graph.vertices:
+        assert v.derivative is not None
+        found[v.name] = number(v.derivative.brief())
+    return found
+
+
+def test_reverse_mode_is_one_pass_of_grad() -> None:
+    found = shown(gg.draw(olah, 2.0, 1.0))
+    assert found == {"a": 2, "b": 5, "c": 2, "d": 3, "e": 1}
+    da, db = gg.grad(olah, (0, 1))(2.0, 1.0)
+    assert (found["a"], found["b"]) == (da, db)
+
+
+def test_forward_mode_is_one_pass_of_jvp() -> None:
+    found = shown(gg.draw(olah, 2.0, 1.0, mode="forward", wrt="b"))
+    assert found == {"a": 0, "b": 1, "c": 1, "d": 1, "e": 5}
+    assert found["e"] == gg.jvp(olah, (2.0, 1.0), (0.0, 1.0))[1]
+
+
+@pytest.mark.parametrize("f", [chain, fan, tangle])
+def test_gradients_of_larger_graphs(f: Any) -> None:
+    x = 0.7
+    at_x = shown(gg.draw(f, x, mode="reverse"))["x"]
+    assert at_x == pytest.approx(float(gg.grad(f)(x)), rel=1e-3)
+    last = gg.draw(f, x, mode="forward", wrt="x").graph.vertices[-1]
+    assert last.derivative is not None
+    assert number(last.derivative.brief()) == pytest.approx(at_x, rel=1e-3)
+
+
+def test_local_partials_are_the_ops_own() -> None:
+    graph = gg.draw(olah, 2.0, 1.0).graph
+    names = {v.key: v.name for v in graph.vertices}
+    found = {
+        (names[e.source], names[e.target]): number(e.partial.brief())
+        for e in graph.edges
+        if e.partial is not None
+    }
+    assert found == {("a", "c"): 1, ("b", "c"): 1, ("b", "d"): 1, ("c", "e"): 2, ("d", "e"): 3}
+
+
+def test_the_sum_over_paths_and_its_factors() -> None:
+    assert list(gg.draw(olah, 2.0, 1.0).graph.formulas) == [
+        "∂e/∂a = αδ = 1·2 = 2",
+        "∂e/∂b = βδ + γε = 1·2 + 1·3 = 5",
+    ]
+    text = " ".join(gg.draw(paths, 1.0).graph.formulas)
+    assert "αδ + αε + αζ + βδ + βε + βζ + γδ + γε + γζ" in text
+    assert "(α + β + γ)(δ + ε + ζ) = (2 + 3 + 4)·(2 + 3 + 4)" in text
+    assert "= 81" in text
+
+
+def test_the_neuron_of_the_lecture() -> None:
+    """CS231n: sigmoid(2·−1 + −3·−2 − 3) = 0.73."""
+    picture = gg.draw(neuron, 2.0, -1.0, -3.0, -2.0, -3.0)
+    f = picture.graph.vertex("f")
+    assert f.value is not None
+    assert number(f.value.brief()) == pytest.approx(0.7311, abs=1e-4)
+    assert shown(picture)["w0"] == pytest.approx(-0.1966, abs=1e-4)
+
+
+def test_a_tensor_on_the_tape() -> None:
+    x = gg.asarray([3.0], requires_grad=True)
+    y = (x * x).sum()
+    found = shown(gg.draw(y))
+    assert found["x"] == 6
+    y.backward()
+    with pytest.raises(GradientError, match="retain_graph=True"):
+        gg.draw(y)
+
+
+def test_layers_are_one_box_each() -> None:
+    kinds = [v.kind for v in net().graph.vertices]
+    assert kinds.count("layer") == 5
+    assert "parameter" not in kinds
+    opened = net(collapse=False).graph
+    assert sum(v.kind == "parameter" for v in opened.vertices) == 6
+    assert all(v.shape == (16, 8) for v in opened.vertices if v.name in ("v1", "v2"))
+
+
+def test_a_function_is_called_once() -> None:
+    calls = []
+
+    def f(x: Any) -> Any:
+        calls.append(x)
+        return x * 2
+
+    picture = gg.draw(f, 1.0)
+    picture.svg(), picture.html(), picture.dot()
+    assert len(calls) == 1
+
+
+# What is written
+
+
+def test_nothing_overlaps(picture: Picture) -> None:
+    for graph in picture.views:
+        layout = Plan(graph).layout
+        boxes = list(layout.boxes.values())
+        boxes += [route.label for route in layout.routes if route.label is not None]
+        assert not [(a, b) for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
+        whole = Rect(layout.width / 2, layout.height / 2, layout.width, layout.height)
+        for box in boxes:
+            assert abs(box.x - whole.x) + box.width / 2 <= whole.width / 2 + 1e-6
+            assert abs(box.y - whole.y) + box.height / 2 <= whole.height / 2 + 1e-6
+        assert len(layout.routes) == len(graph.edges)
+
+
+def test_svg(picture: Picture) -> None:
+    root = ElementTree.fromstring(picture.svg())
+    assert root.tag == f"{SVG}svg"
+    text = "".join(root.itertext())
+    for v in picture.graph.vertices:
+        assert v.name in text
+    assert alone(picture.svg())
+
+
+def test_html(picture: Picture) -> None:
+    page = picture.html()
+    assert page.lower().startswith("<!doctype html>")
+    drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(drawings) == len(picture.views)
+    for drawing in drawings:
+        ElementTree.fromstring(drawing)
+    labels = [view.label for view in picture.views]
+    assert len(set(labels)) == len(labels)
+    assert alone(page)
+
+
+def alone(text: str) -> bool:
+    """Nothing is fetched from anywhere: of addresses there is only SVG's name."""
+    rest = text.replace("http://www.w3.org/2000/svg", "")
+    return not re.search(r'https?://|@import|url\((?!#)|src="(?!data:)', rest)
+
+
+def test_dot(picture: Picture) -> None:
+    text = picture.dot()
+    assert text.startswith("digraph")
+    assert text.rstrip().endswith("}")
+    assert text.count("{") == text.count("}")
+    assert len(re.findall(r"^  \S+ -> \S+", text, re.MULTILINE)) == len(picture.graph.edges)
+
+
+def test_save(tmp_path: Path) -> None:
+    picture = gg.draw(olah, 2.0, 1.0)
+    for suffix, text in (
+        (".svg", picture.svg()),
+        (".html", picture.html()),
+        (".DOT", picture.dot()),
+    ):
+        path = picture.save(tmp_path / f"e{suffix}")
+        assert path.read_text() == text
+    with pytest.raises(DtypeError, match=r"\.svg, \.html or \.dot"):
+        picture.save(tmp_path / "e.png")
+    with pytest.raises(OSError, match="absent"):
+        picture.save(tmp_path / "absent" / "e.svg")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["e.DOT", "e.html", "e.svg"]
+    assert picture._repr_svg_() == picture.svg()
+    assert "<svg" in picture._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "words"),
+    [
+        (lambda: gg.draw(3), DtypeError, ["only a function, a module or a tensor", "int"]),
+        (lambda: gg.draw(gg.ones(2)), GradientError, ["requires_grad"]),
+        (lambda: gg.draw(olah, 2, 1), GradientError, ["floating argument", "2.0 instead of 2"]),
+        (lambda: gg.draw(olah, 2.0, 1.0, mode="back"), GradientError, ["'back'", "'reverse'"]),
+        (lambda: gg.draw(olah, 2.0, 1.0, mode="forward", wrt="q"), GradientError, ["'a', 'b'"]),
+        (lambda: gg.draw(lambda x: x * 2, np.ones(3), mode="reverse"), GradientError, ["(3,)"]),
+        (lambda: gg.draw(gg.sum, np.ones(3), mode="forward"), GradientError, ["one number"]),
+    ],
+)
+def test_errors(call: Any, kind: type[Exception], words: list[str]) -> None:
+    with pytest.raises(kind) as caught:
+        call()
+    text = str(caught.value)
+    assert text.startswith("[draw] ")
+    assert [word for word in words if word not in text] == [], text
