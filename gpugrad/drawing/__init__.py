@@ -226,25 +226,23 @@ def _views(
         raise GradientError(message("draw", rule, got, hint))
     small = len(this.nodes) <= _SMALL
     towards = [start] if wrt is not None else this.inputs[:6]
-    views = [this.values()]
+    views, chosen = [this.values()], 0
     if scalar and (small or mode == "reverse"):
+        chosen = len(views) if mode == "reverse" else 0
         views.append(this.reverse(root, towards))
     starts = [n for n in this.inputs[:6] if _is_number(n)] if small else []
     if mode == "forward" and start not in starts:
         starts.append(start)
     for x in starts:
+        asked = mode == "forward" and x is start
         try:
-            views.append(this.forward(x, [root]))
+            view = this.forward(x, [root])
         except GradientError:
-            if mode == "forward":
+            if asked:
                 raise
-            break  # a rule that leaves the tape: this view was not asked for
-    chosen = next(
-        i
-        for i, view in enumerate(views)
-        if view.mode == mode
-        and (mode != "forward" or view.label.endswith(f"/∂{this.names[start.id]}"))
-    )
+            continue  # a rule that leaves the tape: this view was not asked for
+        chosen = len(views) if asked else chosen
+        views.append(view)
     layered = any(v.layer is not None for v in this.graph.vertices)
     if not layered or collapse is False:
         return Picture(views, chosen)

@@ -1,5 +1,7 @@
 """The picture as DOT, the language of Graphviz, for whoever wants another layout. Imports graph."""
 
+from html import escape
+
 from gpugrad.drawing.graph import Graph, details
 from gpugrad.drawing.record import shape_text
 
@@ -17,30 +19,24 @@ def draw(graph: Graph) -> str:
     number = {v.key: f"n{i}" for i, v in enumerate(graph.vertices)}
     for v in graph.vertices:
         value = shape_text(v.shape) if v.value is None else v.value.brief()
-        label = f"{v.title}\n{value}"
-        red = ""
+        label = [escape(v.title), escape(value)]
         if v.derivative is not None:
-            # Colour is of a whole label in DOT, so the gradient stands beside the box.
-            text = _html(f"{v.symbol} = {v.derivative.strength()}")
-            red = f" xlabel=<<font color='#b91c1c'>{text}</font>>"
+            slope = escape(f"{v.symbol} = {v.derivative.strength()}")
+            label.append(f'<font color="#b91c1c">{slope}</font>')
         tip = "\n".join(details(v, graph))
         lines.append(
-            f"  {number[v.key]} [label={_quoted(label)} tooltip={_quoted(tip)}"
-            f' fillcolor="{_COLOURS[v.kind]}"{red}];'
+            f"  {number[v.key]} [label=<{'<br/>'.join(label)}> tooltip={_quoted(tip)}"
+            f' fillcolor="{_COLOURS[v.kind]}"];'
         )
     for e in graph.edges:
         known = e.partial is not None and e.partial.size == 1
         partial = e.partial.brief() if known and e.partial is not None else ""
         text = " = ".join(part for part in (e.letter, partial) if part)
-        label = f" [label={_quoted(text)}]" if text else ""
-        lines.append(f"  {number[e.source]} -> {number[e.target]}{label};")
+        shown = f" [label={_quoted(text)}]" if text else ""
+        lines.append(f"  {number[e.source]} -> {number[e.target]}{shown};")
     return "\n".join([*lines, "}"]) + "\n"
 
 
 def _quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
-
-
-def _html(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -167,7 +167,7 @@ def build(recording: Recording, nodes: Sequence[Node]) -> Graph:
 
 
 def _bytes(value: Glance) -> int:
-    return int(value.size * np.dtype(value.dtype).itemsize)
+    return value.size * int(np.dtype(value.dtype).itemsize)
 
 
 def _names(recording: Recording, nodes: Sequence[Node]) -> dict[Node, str]:
@@ -292,7 +292,7 @@ def collapsed(graph: Graph) -> Graph:
     for v in graph.vertices:
         if v.key in home:
             members.setdefault(home[v.key], []).append(v)
-    calls = Counter(_layer_name(inner) for inner in members.values())
+    calls = Counter(_layer_text(inner) for inner in members.values())
     repeated: Counter[str] = Counter()
     last = {call: inner[-1].key for call, inner in members.items()}
     vertices, edges = [], []
@@ -301,11 +301,11 @@ def collapsed(graph: Graph) -> Graph:
             vertices.append(v)
         elif v.key == last[home[v.key]]:
             inner = members[home[v.key]]
-            name = _layer_name(inner)
-            repeated[name] += 1
-            if calls[name] > 1:
-                name += f", call {repeated[name]}"
-            vertices.append(_as_layer(name, v, inner))
+            text = _layer_text(inner)
+            repeated[text] += 1
+            if calls[text] > 1:
+                text += f", call {repeated[text]}"
+            vertices.append(_as_layer(text, v, inner))
     moved = {key: last[call] for key, call in home.items()}
     for e in graph.edges:
         source, target = moved.get(e.source, e.source), moved.get(e.target, e.target)
@@ -317,19 +317,18 @@ def collapsed(graph: Graph) -> Graph:
     return replace(graph, vertices=vertices, edges=edges, formulas=())
 
 
-def _layer_name(inner: Iterable[Vertex]) -> str:
+def _layer_text(inner: Iterable[Vertex]) -> str:
     layer = next(v.layer for v in inner if v.layer is not None)
-    return f"{layer.name} {layer.text}".strip()
+    return f"{layer.name}: {layer.text}" if layer.name else layer.text
 
 
-def _as_layer(name: str, out: Vertex, inner: Sequence[Vertex]) -> Vertex:
+def _as_layer(text: str, out: Vertex, inner: Sequence[Vertex]) -> Vertex:
     """``out`` standing for all of ``inner``: its value and derivative, their times and bytes."""
     ops = [v for v in inner if v.layer is not None]
     return replace(
         out,
-        name=name,
         kind="layer",
-        text="",
+        text=text,
         seconds=sum(v.seconds or 0.0 for v in ops),
         bytes=sum(v.bytes or 0 for v in ops),
         members=tuple(inner),

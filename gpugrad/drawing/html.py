@@ -57,7 +57,9 @@ _PAGE = """<!DOCTYPE html>
 <main tabindex="0" aria-label="drag to move, wheel to zoom">
 {figures}
 </main>
-<pre id="details" aria-live="polite">Point at a value or an edge for all that is known of it.</pre>
+<pre id="details" aria-live="polite">
+Point at a value or an edge to see all that is known of it.
+</pre>
 <script>{script}</script>
 </body>
 </html>
@@ -91,17 +93,19 @@ _SCRIPT = """
 const main = document.querySelector('main'), details = document.getElementById('details');
 const views = [...document.querySelectorAll('.view')];
 const tabs = [...document.querySelectorAll('[data-view]')];
+const READABLE = 0.7;
 let svg;
 
 function box() { return svg.viewBox.baseVal; }
 
-function fit() {
+// All of it, but never larger than life: a picture of three values need not fill the window.
+// And never smaller than `least`: what is then too tall begins at its top.
+function fit(least = 0) {
   const b = box(), r = svg.getBoundingClientRect();
   const w = +svg.getAttribute('width'), h = +svg.getAttribute('height');
-  // Never larger than life: a picture of three values need not fill the window.
-  const scale = Math.min(r.width / w, r.height / h, 1.25);
+  const scale = Math.max(Math.min(r.width / w, r.height / h, 1.25), least);
   b.width = r.width / scale; b.height = r.height / scale;
-  b.x = (w - b.width) / 2; b.y = (h - b.height) / 2;
+  b.x = (w - b.width) / 2; b.y = Math.min((h - b.height) / 2, 0);
 }
 
 function zoom(factor, px, py) {
@@ -122,7 +126,7 @@ function show(i) {
   views.forEach((view, k) => { view.hidden = k !== i; });
   tabs.forEach((tab, k) => tab.setAttribute('aria-selected', k === i));
   svg = views[i].querySelector('svg');
-  fit();
+  fit(READABLE);
 }
 
 function tell(event) {
@@ -138,11 +142,10 @@ for (const group of document.querySelectorAll('.vertex, .edge')) {
 }
 
 tabs.forEach((tab, i) => tab.addEventListener('click', () => show(i)));
-const buttons = document.querySelectorAll('[data-zoom]');
-buttons.forEach((button) => button.addEventListener('click', () => {
+for (const button of document.querySelectorAll('[data-zoom]')) {
   const factor = +button.dataset.zoom;
-  if (factor) zoom(factor); else fit();
-}));
+  button.addEventListener('click', () => { if (factor) zoom(factor); else fit(); });
+}
 main.addEventListener('wheel', (event) => {
   event.preventDefault();
   zoom(Math.exp(-event.deltaY / 400), event.clientX, event.clientY);
@@ -166,6 +169,6 @@ main.addEventListener('keydown', (event) => {
   else if (event.key === '-') zoom(0.8);
   else if (event.key === '0') fit();
 });
-addEventListener('resize', fit);
+addEventListener('resize', () => fit(READABLE));
 show(tabs.findIndex((tab) => tab.getAttribute('aria-selected') === 'true'));
 """

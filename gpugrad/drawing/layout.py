@@ -6,7 +6,7 @@ too, so neither text nor edge can ever lie on a vertex.
 """
 
 from bisect import bisect_right, insort
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -95,7 +95,7 @@ def arrange(
             a.below.append(b)
             b.above.append(a)
     _order(layers)
-    _place(layers)
+    _place(layers, chains)
     width = _fit(layers)
     bands, height = _stack(layers)
     routes = _route(chains, labels, bands)
@@ -157,8 +157,10 @@ def _crossings(layers: list[list[Item]]) -> int:
     return total
 
 
-def _place(layers: list[list[Item]]) -> None:
+def _place(layers: list[list[Item]], chains: list[list[Item]]) -> None:
     """Centres near those of the neighbours, never closer than the boxes allow."""
+    runs = {item: chain for chain in chains for item in chain[1:-1] if len(chain) > 4}
+    light = {item for chain in chains for item in chain[:-1] if not chain[0].above}
     for layer in layers:
         x = 0.0
         for item in layer:
@@ -166,18 +168,29 @@ def _place(layers: list[list[Item]]) -> None:
             x += item.width + GAP
         for item in layer:
             item.x -= x / 2
-    for sweep in range(2 * _SWEEPS):
-        down = sweep % 2 == 0
+
+    def settle(down: bool, moves: Callable[[Item], bool]) -> None:
         for layer in layers if down else layers[::-1]:
             wanted, weights = [], []
             for item in layer:
                 near = item.above if down else item.below
-                # Both sides at the end, so that neither inputs nor outputs hang askew.
-                near = near + (item.below if down else item.above) if sweep > _SWEEPS else near
-                wanted.append(sum(n.x for n in near) / len(near) if near else item.x)
-                weights.append(4.0 if item.passing else 1.0 if near else 0.1)  # long edges straight
+                if item in runs:  # the middle of all its stations: a long edge is straight
+                    near = runs[item]
+                if not near or not moves(item):
+                    near = [item]
+                # What is computed stands below what is computed, and inputs stand beside it.
+                pulls = [0.1 if n in light and item not in runs else 1.0 for n in near]
+                middle = sum(n.x * pull for n, pull in zip(near, pulls, strict=True)) / sum(pulls)
+                wanted.append(middle)
+                yields = near == [item] or not item.above
+                weights.append(4.0 if item.passing else 0.1 if yields else 1.0)
             for item, x in zip(layer, _separated(layer, wanted, weights), strict=True):
                 item.x = x
+
+    for sweep in range(2 * _SWEEPS):
+        settle(sweep % 2 == 0, lambda item: True)
+    settle(True, lambda item: True)
+    settle(False, lambda item: item in light)
 
 
 def _separated(layer: list[Item], wanted: list[float], weights: list[float]) -> list[float]:

@@ -51,7 +51,8 @@ class Glance:
         wide = np.abs(host) if host.dtype.kind == "c" else host.astype(np.float64)
         finite = wide[np.isfinite(wide)]
         low, high = (finite.min(), finite.max()) if finite.size else (np.nan, np.nan)
-        rms = np.sqrt(np.mean(finite * finite)) if finite.size else np.nan
+        peak = max(abs(low), abs(high)) or 1.0  # divided by first: no square overflows
+        rms = peak * np.sqrt(np.mean((finite / peak) ** 2)) if finite.size else np.nan
         few = host.copy() if host.size <= _FEW else None
         bad = int(host.size - finite.size)
         return cls(host.shape, host.dtype, few, float(low), float(high), float(rms), bad)
@@ -151,7 +152,10 @@ def of_function(
     called = _parameters(f, args)
     leaves, rebuild = flatten(args)
     paths = [path for name, x in zip(called, args, strict=True) for path in _paths(name, x)]
-    inner, inputs, values, constants = [], {}, {}, {}
+    inner: list[Any] = []
+    inputs: dict[Node, str] = {}
+    values: dict[Node, Glance] = {}
+    constants: dict[int, str] = {}
     for path, x in zip(paths, leaves, strict=True):
         if isinstance(x, Tensor) or is_array(x):
             x = functions.asarray(x)
@@ -159,8 +163,9 @@ def of_function(
                 constants[id(x._data)] = path
         if type(x) in (float, complex) or (isinstance(x, Tensor) and x.dtype.kind in "fc"):
             x = box("draw", x)
-            assert x._node is not None
-            inputs[x._node], values[x._node] = path, Glance.of(x)
+            node = x._node
+            assert node is not None  # a box is on the tape
+            inputs[node], values[node] = path, Glance.of(x)
         inner.append(x)
     watch = _Watch(_code(f), constants)
     with differentiating(), state.watched_by(watch):
@@ -201,13 +206,14 @@ class _Watch:
             backend.of(concrete(parts[0]._data)).synchronize()
         seconds = time.perf_counter() - self.mark
         node = next((p._node for p in parts if type(p) is Tensor and p._node is not None), None)
+        layer = self.layer()
         if node is not None:
             places = enumerate(xs)
             constants = {
                 i: self.constant(x) for i, x in places if getattr(x, "_node", None) is None
             }
             values = tuple(map(Glance.of, parts))
-            self.seen[owner(node)] = Seen(values, constants, seconds, users_line(), self.layer())
+            self.seen[owner(node)] = Seen(values, constants, seconds, users_line(), layer)
         self.mark = time.perf_counter()
 
     def constant(self, x: Any) -> str:

@@ -129,11 +129,12 @@ def _caption(graph: Graph, room: float) -> list[tuple[str, str]]:
 
 
 def _wrapped(text: str, cells: int) -> list[str]:
-    """``text`` broken before " + " and " = " where it is longer than ``cells`` characters."""
+    """``text`` broken where it is longer than ``cells``: before " = ", else before " + "."""
     lines = []
     while len(text) > cells:
-        found = max(text.rfind(mark, 1, cells) for mark in (" = ", " + "))
-        at = found if found > 8 else cells
+        start = len(text) - len(text.lstrip()) + 1
+        found = (text.rfind(mark, start, cells) for mark in (" = ", " + "))
+        at = next((place for place in found if place > cells // 3), cells)
         lines.append(text[:at])
         text = "    " + text[at:].lstrip()
     return [*lines, text]
