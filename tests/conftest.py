@@ -47,12 +47,17 @@ def emulator(request: pytest.FixtureRequest, built: Path) -> Emulator:
     return Emulator(built, order=request.param)
 
 
+# Doctests of what an optional package does.
+_EXAMPLES_NEED = {"gpugrad.onnx": "onnx", "gpugrad.nn.interchange.to_torch": "torch"}
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With another device than the CPU only the tests that use it are worth running."""
-    if find_spec("onnx") is None:
-        for item in items:
-            if isinstance(item, pytest.DoctestItem) and item.path.name == "onnx.py":
-                item.add_marker(pytest.mark.skip("onnx is not installed"))
+    absent = {name: need for name, need in _EXAMPLES_NEED.items() if find_spec(need) is None}
+    for item in items:
+        for name, need in absent.items():
+            if isinstance(item, pytest.DoctestItem) and item.name.startswith(name):
+                item.add_marker(pytest.mark.skip(f"{need} is not installed"))
     used = [item for item in items if "device" in getattr(item, "fixturenames", ())]
     if config.getoption("--device") == "cpu":
         config.stash[_LEFT] = len(used)

@@ -38,6 +38,7 @@ from gpugrad.nn.functional import (
     softplus,
     tanh,
 )
+from gpugrad.nn.interchange import from_torch, to_torch
 from gpugrad.nn.layers import (
     MLP,
     BatchNorm1d,
@@ -80,6 +81,7 @@ __all__ = [
     "cross_entropy",
     "elu",
     "embedding",
+    "from_torch",
     "gelu",
     "gradient_flow",
     "huber",
@@ -98,4 +100,5 @@ __all__ = [
     "softmax",
     "softplus",
     "tanh",
+    "to_torch",
 ]
