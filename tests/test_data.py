@@ -747,18 +747,18 @@ def test_csv_targets(tmp_path, targets, classes, y):
         ('"q\nr",a,t\n1,2,"x\ny\nz"\n1,x\n', ["3 columns", "got 2 in line 6"]),
         ("a,b,a\n1,2,3\n", ["unique", "'a' twice in line 1"]),
         (",a,t\n0,1,x\n", ["every column has a name", "column 1 in line 1", "index=False"]),
-        ("a;t\n1;2\n", ["feature and a target column", "one column in line 1", "commas"]),
+        ("a|t\n1|2\n", ["feature and a target column", "one column in line 1", "commas"]),
         ("1.5,2,3\n4,5,6\n", ["the first line names the columns", "line 1"]),
         ("a,t\n1,x\nred,y\n2,x", ["numbers or mostly text", "'red' in line 3, column 'a'"]),
         ("a,t\n1_5,x\n2,y\n3,y", ["numbers or mostly text", "'1_5' in line 2, column 'a'"]),
         ("a,t\n,x\nNA,y\n", ["nothing to learn from", "a: no value in 2 rows"]),
         ("a,b,t\n1,2,x\n-inf,1,y\n", ["finite", "-inf in line 3, column 'a'"]),
         ("a,b,t\n1,2,x\n1e39,1,y\n", ["float32", "1e+39 in line 3, column 'a'"]),
-        ("a,t\n1,x\n2,\n", ["target is missing", "line 3, column 't'"]),
+        ("a,t\n1,x\n2,\n", ["every row has a target", "1 of 2 missing in column 't'", "line 3"]),
         ("a,t\n1,1.5\n2,nan\n", ["finite", "nan in line 3, column 't'"]),
         ("a,t\n1,1.5\n2,1e999\n", ["finite", "inf in line 3, column 't'"]),
         ("a,t\n1,1.5\n2,2.5\n3,2.S\n", ["all numbers or all text", "'2.S' in line 4"]),
-        ("a,t\n1,x\n2,x\n", ["at least two classes", "'x' in column 't'"]),
+        ("a,t\n1,x\n2,x\n", ["at least two classes", "'x' in every row of column 't'"]),
         ("a,t\n1,4\n2,4\n", ["at least two classes", "4"]),
         ('a,t\n1,"x\n', ["line 2 is not CSV", "unexpected end"]),
         ('a,t\n1,"x"y\n', ["line 2 is not CSV"]),
@@ -766,6 +766,10 @@ def test_csv_targets(tmp_path, targets, classes, y):
         ("a,t\n1,ä\n2,ö\n".encode("latin-1"), ["not UTF-8", "0xe4 in line 2"]),
         ("a,t\n1,x\n".encode("utf-16"), ["not UTF-8", "0xff in line 1"]),
         ("a,t\n" + "\n".join(f"1,name{i}" for i in range(21)), ["no classes", "21 different"]),
+        (
+            "a,t\n" + "\n".join(f'1,"{max(i, 5)},{i % 3}"' for i in range(40)),
+            ["'t' holds no classes", "37 different texts in 40 rows, such as '5,0'", "a point"],
+        ),
     ],
 )
 @pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
@@ -795,6 +799,21 @@ def test_csv_messy(tmp_path):
         "name: 9 different texts in 9 rows, left out",
         "unit: 4 in every row, so nothing is learnt from it",
     )
+
+
+def test_csv_of_a_spreadsheet(tmp_path):
+    """Semicolons stand where the comma is the decimal point; with tabs a comma is text."""
+    lines = ["a,b;c;t", "1,5;red, blue;x", "-2,25;green;y", "3;red, blue;x"]
+    data = load(csv_file(tmp_path, "\n".join(lines)))
+    np.testing.assert_array_equal(data.x, [[1.5, 0, 1], [-2.25, 1, 0], [3, 0, 1]])
+    assert data.features == ("a,b", "c=green", "c=red, blue")
+    data = load(csv_file(tmp_path, "\n".join(lines).replace(";", "\t")))
+    assert data.notes[0].startswith("a,b: 3 different texts in 3 rows, left out")
+
+
+def test_csv_says_that_a_comma_makes_text(tmp_path):
+    data = load(csv_file(tmp_path, 'a,b,t\n"1,5",1,x\n"2,5",2,y\n"3,5",4,x\n'))
+    assert data.notes[0].endswith("left out; as a number, 1,5 has a point and no comma")
 
 
 def test_csv_as_another_was_read(tmp_path):

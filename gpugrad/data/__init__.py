@@ -45,6 +45,7 @@ def load(path: str | os.PathLike[str], target: str | None = None) -> Dataset:
     IDX: MNIST's four names (the t10k part is optional), or one file of images and one of labels;
     plain or gzip. npz: keys x and y, or x_train, y_train, x_test, y_test; ``target`` is the key of
     labels called otherwise. csv: a header line, and the column ``target``, or the last, to predict.
+    Semicolons or tabs may stand for its commas; with semicolons 1,5 is 1.5.
 
     Of a csv's other columns, numbers are taken as they are, a missing one as the median with a
     second column that says where; text of at most 50 kinds becomes a 0/1 for each; other text is

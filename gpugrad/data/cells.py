@@ -3,6 +3,7 @@
 May import numpy and its siblings columns and files.
 """
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from gpugrad.data.files import Array, error
 # A text column with more different values than this is a name or a remark, not a category.
 MOST_CATEGORIES = 50
 MISSING = {"", "?", "na", "n/a", "nan", "null", "none"}
+COMMA_NUMBER = re.compile(r"\s*[+-]?\d+,\d+\s*")  # 1,5 to some, 1,500 to others
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
@@ -63,6 +65,8 @@ class Cells:
         kinds = sorted({t for t in texts if t})
         if len(kinds) > MOST_CATEGORIES or (len(kinds) == present > 2):
             note = f"{self.name}: {len(kinds)} different texts in {rows} rows, left out"
+            if all(map(COMMA_NUMBER.fullmatch, self.words.values())):
+                note += f"; as a number, {texts[min(self.words)]} has a point and no comma"
             return Column(self.name), note
         found = tuple(kinds) + (("",) if gone else ())
         note = f"{self.name}: {len(kinds)} categories, one column each"

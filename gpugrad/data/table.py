@@ -1,4 +1,4 @@
-"""CSV with a header line (RFC 4180, UTF-8), checked cell by cell.
+"""CSV with a header line (RFC 4180, UTF-8; or ; or a tab between), checked cell by cell.
 
 May import numpy, gpugrad.errors and its siblings cells, columns, dataset and files.
 """
@@ -10,12 +10,13 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpugrad.data.cells import Cells
+from gpugrad.data.cells import COMMA_NUMBER, Cells
 from gpugrad.data.columns import Column
 from gpugrad.data.dataset import Dataset
 from gpugrad.data.files import Array, error, nearest, opened
@@ -128,8 +129,15 @@ def _cells(
 
 
 def _rows(path: Path, text: io.TextIOWrapper) -> Iterator[tuple[int, list[str]]]:
-    """Each record that is not blank, with the physical line of the file it starts on."""
-    reader = csv.reader(_lines(path, text), strict=True)
+    """Each record that is not blank, with the physical line of the file it starts on.
+
+    Between columns stands what the first line has most of: comma, semicolon or tab. Spreadsheets
+    write semicolons where the comma is the decimal point, so 1,5 is 1.5 there.
+    """
+    lines = _lines(path, text)
+    first = next(lines, "")
+    between = max(",;\t", key=first.count)
+    reader = csv.reader(chain([first], lines), strict=True, delimiter=between)
     while True:
         line = reader.line_num + 1
         try:
@@ -138,6 +146,8 @@ def _rows(path: Path, text: io.TextIOWrapper) -> Iterator[tuple[int, list[str]]]
             return
         except csv.Error as cause:
             raise error(path, f"line {line} is not CSV", cause) from cause
+        if between == ";":
+            row = [c.replace(",", ".") if COMMA_NUMBER.fullmatch(c) else c for c in row]
         if row:
             yield line, row
 
@@ -203,8 +213,9 @@ def _answers(
 ) -> tuple[Array, tuple[str, ...]]:
     """The target column as labels and the names of their classes, or as float targets and none."""
     if "" in answers:
-        line = lines[answers.index("")]
-        raise error(path, "a target is missing", f"'' in line {line}, column {name!r}")
+        gone = f"{answers.count('')} of {len(answers)} missing in column {name!r}"
+        got = f"{gone}, the first in line {lines[answers.index('')]}"
+        raise error(path, "every row has a target", got, "leaving those rows out")
     words = [i for i, answer in enumerate(answers) if not _number(answer)]
     keys: list[Any] = answers  # str, or int so that 10 sorts after 9
     if 2 * len(words) < len(answers):
@@ -222,10 +233,13 @@ def _answers(
         keys = [int(answer) for answer in answers]
     classes = sorted(set(keys))
     if len(classes) == 1:
-        got = f"only {classes[0]!r} in column {name!r}"
+        got = f"{classes[0]!r} in every row of column {name!r}"
         raise error(path, "at least two classes are needed", got)
-    if len(classes) == len(answers) > MOST_INTEGER_CLASSES:
-        got = f"{len(classes)} different ones in as many rows"
-        raise error(path, f"column {name!r} holds no classes", got, "target='<another column>'")
+    if 2 * len(classes) > len(answers) and len(classes) > MOST_INTEGER_CLASSES:
+        got = f"{len(classes)} different texts in {len(answers)} rows"
+        hint = "target='<another column>'"
+        if all(COMMA_NUMBER.fullmatch(answers[row]) for row in words):
+            got, hint = f"{got}, such as {answers[words[0]]!r}", "a point in numbers, no comma"
+        raise error(path, f"column {name!r} holds no classes", got, hint)
     index = {key: label for label, key in enumerate(classes)}
     return np.array([index[key] for key in keys]), tuple(str(key) for key in classes)
