@@ -290,8 +290,20 @@ def test_interrupted_at_any_batch_and_resumed_is_the_same(cli, monkeypatch, batc
     same_run("whole.safetensors", "parts.safetensors")
 
 
-def test_interrupted_again_and_again_is_the_same(cli, monkeypatch):
-    args = (*QUICK, "--optimizer", "sgd", "--activation", "relu", "--device", "cpu")
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--optimizer", "sgd", "--activation", "relu", "--clip-norm", "0.1"),
+        ("--schedule", "cosine", "--warmup", "1", "--norm", "batch", "--clip-norm", "1"),
+        ("--schedule", "onecycle", "--norm", "layer", "--optimizer", "adamw"),
+        ("--schedule", "step", "--decay-every", "1", "--decay-factor", "0.5", "--no-compile"),
+        ("--schedule", "plateau", "--decay-every", "1", "--lr", "1", "--epochs", "6"),
+        ("--patience", "2", "--lr", "1", "--epochs", "9", "--validation", "0.3"),
+    ],
+    ids=" ".join,
+)
+def test_interrupted_again_and_again_is_the_same(cli, monkeypatch, more):
+    args = (*QUICK, *more, "--device", "cpu")
     cli("train", *args, "--out", "whole", "--quiet")
     with monkeypatch.context() as patch:
         interrupt_at(patch, 4)
@@ -433,7 +445,7 @@ def test_the_loop_works_in_another_thread(cli):
     ("args", "words"),
     [
         (("--hidden", "0"), ["--hidden", "integer of at least 1", "'0'"]),
-        (("--hidden", "8,,8"), ["--hidden", "''"]),
+        (("--hidden", "8,,8"), ["--hidden", "'8,,8'"]),
         (("--lr", "-1"), ["--lr", "above 0", "'-1'"]),
         (("--lr", "nan"), ["--lr", "'nan'"]),
         (("--epochs", "0"), ["--epochs", "'0'"]),
@@ -448,7 +460,7 @@ def test_the_loop_works_in_another_thread(cli):
         (("--target", "x"), ["--target", "--data"]),
         (("--nonsense",), ["--nonsense", "--help"]),
         (("--device", "tpu"), ["tpu", "cuda"]),
-        (("--resume",), ["no checkpoint at", "runs", "without --resume"]),
+        (("--resume",), ["no checkpoint at", "runs", "gpugrad train"]),
         (("--data", "absent.csv"), ["absent.csv", "does not exist"]),
         (("--data", "prices.csv", "--target", "prize"), ["prices.csv", "prize", "price"]),
         (

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import gpugrad
 from gpugrad.cli import bench, doctor, evaluate, export, predict, train
-from gpugrad.cli.settings import UsageError
+from gpugrad.cli.options import UsageError
 from gpugrad.errors import GpugradError
 
 

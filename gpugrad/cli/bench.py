@@ -1,6 +1,6 @@
 """``gpugrad bench``: arguments, what is shown while it runs, and the files it leaves.
 
-May import gpugrad.bench, errors and cli.settings.
+May import gpugrad.bench, errors and cli.options.
 """
 
 import argparse
@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpugrad.cli import settings as types
-from gpugrad.cli.settings import UsageError
+from gpugrad.cli.options import UsageError, count
 from gpugrad.errors import MissingDependency, message
 
 
@@ -38,7 +37,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--optimizer", choices=["sgd", "adam"], default="sgd", help="of the steps (sgd)"
     )
-    parser.add_argument("--rounds", type=types.count, metavar="N", help="(7)")
+    parser.add_argument("--rounds", type=count, metavar="N", help="(7)")
     parser.add_argument(
         "--quick", action="store_true", help="two short rounds: to see that it works"
     )

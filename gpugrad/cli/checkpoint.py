@@ -1,7 +1,8 @@
 """A training run in one safetensors file, written atomically: enough to go on to the same bits.
 
-Tensors: ``model.*`` the averaged weights, those to use; ``trained.*`` those to train on from;
-``optimizer.*``; ``scaler.*``; ``rng``. Settings, data and position are JSON in the metadata.
+Tensors: ``model.*`` the weights to use; ``averaged.*`` where those are of an earlier epoch;
+``trained.*`` those to train on from; ``optimizer.*``; ``scaler.*``; ``rng``. Settings, data and
+position are JSON in the metadata.
 May import gpugrad.io and cli.loop, settings.
 """
 
@@ -35,18 +36,21 @@ class Checkpoint:
     data: dict[str, Any]
     position: Position
     model: dict[str, Array]
+    averaged: dict[str, Array]
     trained: dict[str, Array]
     optimizer: dict[str, Array]
     scalers: dict[str, Scaler]
     rng: list[int]
 
-    def restore(self, loop: Loop, generator: Generator) -> None:
+    def restore(self, loop: Loop, generator: Generator, lr: float) -> None:
         """Put weights, optimiser, random state and position into a run that was built alike."""
         loop.model.load_state_dict(self.trained)
-        loop.averaged.load_state_dict(self.model)
+        loop.averaged.load_state_dict(self.averaged or self.model)
+        if loop.best is not None:
+            loop.best.load_state_dict(self.model)
         loop.optimizer.load_state_dict(self.optimizer)
         generator.state = self.rng
-        loop.position = self.position
+        loop.go_on(self.position, lr)
 
 
 def path_of(place: str) -> Path:
@@ -57,6 +61,9 @@ def path_of(place: str) -> Path:
 
 def read(path: Path) -> Checkpoint:
     """The checkpoint at ``path``; CheckpointError when it is not one that this version wrote."""
+    if not path.exists():
+        rule, hint = f"there is no checkpoint at {path}", "the one that gpugrad train printed"
+        raise CheckpointError(message("checkpoint", rule, hint=hint))
     tensors, metadata = io.read(path)
     if KEY not in metadata:
         rule = f"{path} holds tensors, but not a training run of gpugrad"
@@ -77,6 +84,7 @@ def read(path: Path) -> Checkpoint:
             dict(stored["data"]),
             position,
             _part("model.", tensors),
+            _part("averaged.", tensors),
             _part("trained.", tensors),
             _part("optimizer.", tensors),
             {name: Scaler(scaler[f"{name}.mean"], scaler[f"{name}.scale"]) for name in names},
@@ -111,7 +119,8 @@ def write(
         if not np.isfinite(value.to("cpu").numpy()).all():
             raise Diverged(f"{name} holds values that are not finite", p.epoch, max(p.batch - 1, 0))
     groups = {
-        "model": loop.averaged.state_dict(),
+        "model": loop.chosen.state_dict(),
+        "averaged": {} if loop.best is None else loop.averaged.state_dict(),
         "trained": trained,
         "optimizer": loop.optimizer.state_dict(),
     }

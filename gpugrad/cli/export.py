@@ -9,7 +9,7 @@ import numpy as np
 
 from gpugrad import onnx
 from gpugrad.cli import trained
-from gpugrad.cli.settings import UsageError
+from gpugrad.cli.options import UsageError
 from gpugrad.errors import message
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import gpugrad as gg
 from gpugrad import nn, optim
 from gpugrad.data import Dataset, batch_count, batches
+from gpugrad.errors import GradientError
 
 Metrics = dict[str, float]
 
@@ -47,6 +48,11 @@ class Loop:
     epoch e by ``a ← d·a + (1 − d)·w`` with ``d = min(average, (e + 1)/(e + 10))``, e from 0, which
     takes out the noise of single batches (Polyak and Juditsky 1992). ``average=0`` copies them.
 
+    With ``valid`` its loss and accuracy join the history, as ``valid_``. With ``patience`` training
+    ends after so many epochs without a lower ``valid_loss``, and the model to use is ``best``: what
+    ``averaged`` was after the best epoch. ``rates`` moves the learning rate after each batch, or,
+    where it follows ``valid_loss``, each epoch; ``clip_norm`` shortens the gradient of a step.
+
     Without classes, targets are (n, outputs), and ``target_scale`` is what one unit of each stands
     for. Raises `Diverged` when the loss of a step is not finite; the step has been made then.
     ``compiled`` steps run as one program (`gpugrad.compile`).
@@ -67,10 +73,17 @@ class Loop:
         compiled: bool = True,
         target_scale: NDArray[np.float32] | float = 1.0,
         position: Position | None = None,
+        valid: Dataset | None = None,
+        rates: optim.Schedule | None = None,
+        clip_norm: float | None = None,
+        patience: int | None = None,
     ) -> None:
         self.model, self.optimizer = model, optimizer
         self.average, self.averaged = average, copy.deepcopy(model)
-        self.train, self.test = train, test
+        self.best = copy.deepcopy(model) if patience else None
+        self.train, self.test, self.valid = train, test, valid
+        self.rates, self.clip_norm, self.patience = rates, clip_norm, patience
+        self._plateau = rates if isinstance(rates, optim.ReduceLROnPlateau) else None
         self.batch_size, self.epochs, self.seed, self.device = batch_size, epochs, seed, device
         self.target_scale = target_scale
         self.position = position or Position()
@@ -81,20 +94,63 @@ class Loop:
 
     def __iter__(self) -> Iterator[Position]:
         p = self.position
-        while p.epoch < self.epochs:
+        while not self.finished:
             for x, y in batches(
                 self.train, self.batch_size, seed=self.seed, epoch=p.epoch, start=p.batch
             ):
                 self._step(x, y)
                 if p.batch == self.batches:
                     self._finish_epoch()
+                if self.rates is not None and self._plateau is None:
+                    self.rates.step()
                 yield p
+
+    @property
+    def chosen(self) -> nn.MLP:
+        """The model to use."""
+        return self.averaged if self.best is None else self.best
+
+    @property
+    def best_epoch(self) -> int | None:
+        """That of the lowest loss on ``valid``, where that decides."""
+        if not (self.patience and self.position.history):
+            return None
+        return int(min(self.position.history, key=lambda entry: entry["valid_loss"])["epoch"])
+
+    @property
+    def stopped_early(self) -> bool:
+        best, epoch = self.best_epoch, self.position.epoch
+        waited = best is not None and epoch - best >= (self.patience or 0)
+        return waited and not self.position.batch and epoch < self.epochs
+
+    @property
+    def finished(self) -> bool:
+        return self.position.epoch >= self.epochs or self.stopped_early
+
+    def go_on(self, position: Position, lr: float) -> None:
+        """Continue at ``position`` of a run that started with ``lr``.
+
+        The rate is a function of both, and of what the history says for one that follows the loss.
+        """
+        self.position, self.optimizer.lr = position, lr
+        if self.rates is None or position.epoch >= self.epochs:
+            return
+        if self._plateau is not None:
+            for entry in position.history:
+                self._plateau.step(entry["valid_loss"])
+        else:
+            steps = position.epoch * self.batches + position.batch
+            self.rates.load_state_dict({"base_lr": lr, "last_epoch": steps})
 
     def _step(self, x: Any, y: Any) -> None:
         p = self.position
-        loss, *correct = self._learn(
-            gg.asarray(x, device=self.device), gg.asarray(y, device=self.device)
-        )
+        rows = gg.asarray(x, device=self.device), gg.asarray(y, device=self.device)
+        try:
+            loss, *correct = self._learn(*rows)
+        except GradientError as error:  # of clipping
+            if self.clip_norm is None:
+                raise
+            raise Diverged("the gradient is not finite", p.epoch, p.batch) from error
         value = loss.item()
         if not math.isfinite(value):
             raise Diverged(f"the loss is {value}", p.epoch, p.batch)
@@ -109,6 +165,8 @@ class Loop:
         outputs = self.model(x)
         loss = self._loss(outputs, y)
         loss.backward()
+        if self.clip_norm is not None:
+            optim.clip_grad_norm(self.model, self.clip_norm)
         self.optimizer.step()
         if not self.train.classes:
             return (loss.detach(),)
@@ -120,9 +178,20 @@ class Loop:
         entry: Metrics = {"epoch": p.epoch + 1, "loss": p.loss_sum / n}
         if self.train.classes:
             entry["accuracy"] = p.correct / n
-        entry |= {f"test_{name}": value for name, value in self.evaluate().items()}
+        if self.valid is not None:
+            entry |= self._judged(self.averaged, self.valid, "valid")
+        entry |= self._judged(self.averaged, self.test, "test")
+        if self.rates is not None:
+            entry["lr"] = self.optimizer.lr
         p.history.append(entry)
         p.epoch, p.batch, p.loss_sum, p.correct = p.epoch + 1, 0, 0.0, 0
+        if self._plateau is not None:
+            self._plateau.step(entry["valid_loss"])
+        if self.best is not None and self.best_epoch == p.epoch:
+            self.best.load_state_dict(self.averaged.state_dict())
+
+    def _judged(self, model: nn.MLP, data: Dataset, name: str) -> Metrics:
+        return {f"{name}_{what}": value for what, value in self.evaluate(model, data).items()}
 
     def _average(self) -> None:
         e = self.position.epoch
@@ -130,16 +199,25 @@ class Loop:
         new = self.model.state_dict()
         if d:
             old = self.averaged.state_dict()
-            new = {name: d * old[name] + (1 - d) * value for name, value in new.items()}
+            new |= {  # all but counts
+                name: d * old[name] + (1 - d) * value
+                for name, value in new.items()
+                if value.dtype.kind == "f"
+            }
         self.averaged.load_state_dict(new)
 
-    def evaluate(self) -> Metrics:
-        """What ``averaged`` reaches on ``test``, as `metrics`; raises `Diverged` for no number."""
-        outputs = predict(self.averaged, self.test.x, self.device)
-        found = metrics(outputs, self.test, self.target_scale)
+    def evaluate(self, model: nn.MLP | None = None, data: Dataset | None = None) -> Metrics:
+        """What a model, by default ``chosen`` on ``test``, reaches, as `metrics`.
+
+        Raises `Diverged` for no number.
+        """
+        data = self.test if data is None else data
+        outputs = predict(self.chosen if model is None else model, data.x, self.device)
+        found = metrics(outputs, data, self.target_scale)
         if not math.isfinite(found["loss"]):
             p = self.position
-            what = f"the loss on the test part is {found['loss']}"
+            part = "test" if data is self.test else "validation"
+            what = f"the loss on the {part} part is {found['loss']}"
             raise Diverged(what, p.epoch, max(p.batch - 1, 0))
         return found
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from gpugrad.cli import trained
-from gpugrad.cli.settings import UsageError
+from gpugrad.cli.options import UsageError
 from gpugrad.data import load_inputs
 from gpugrad.errors import message
 

@@ -47,7 +47,7 @@ class Lines:
 
     def update(self, loop: Loop) -> None:
         p = loop.position
-        if p.batch or (p.epoch % self._every and p.epoch < loop.epochs):
+        if p.batch or (p.epoch % self._every and not loop.finished):
             return
         width = len(str(loop.epochs))
         values = {name: value for name, value in p.history[-1].items() if name != "epoch"}
@@ -65,7 +65,7 @@ class Bar:
 
     def update(self, loop: Loop) -> None:
         p, now = loop.position, time.perf_counter()
-        last = p.epoch == loop.epochs
+        last = loop.finished
         if now < self._due and not last:
             return
         self._due = now + 0.1
@@ -122,10 +122,14 @@ def show(values: Mapping[str, float]) -> str:
 
 def label(name: str) -> str:
     """``test_r2`` as people read it: ``test R²``."""
-    return name.replace("_", " ").replace("r2", "R²").replace("rmse", "RMSE")
+    for short, whole in (("_", " "), ("r2", "R²"), ("rmse", "RMSE"), ("valid ", "validation ")):
+        name = name.replace(short, whole)
+    return name
 
 
 def value_text(name: str, value: float) -> str:
     if name.endswith("accuracy"):
         return f"{100 * value:.2f} %"
+    if name == "lr":
+        return f"{value:.3g}"
     return f"{value:.4f}" if 0.001 <= abs(value) < 1000 else f"{value:.3e}"

@@ -14,25 +14,41 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpugrad import backend, io, nn
-from gpugrad.cli import checkpoint, prepare
-from gpugrad.cli import settings as types
-from gpugrad.cli.checkpoint import Checkpoint
-from gpugrad.cli.loop import Diverged, Loop, Metrics
+import gpugrad as gg
+from gpugrad import io
+from gpugrad.cli import building, checkpoint, options, prepare
+from gpugrad.cli.building import Run
+from gpugrad.cli.loop import Diverged, Metrics
+from gpugrad.cli.options import option, switch, words
 from gpugrad.cli.report import Reporter, label, reporter, value_text
-from gpugrad.cli.settings import OPTIMIZERS, Settings, UsageError
-from gpugrad.data import Scaler
+from gpugrad.cli.settings import Settings
 from gpugrad.errors import CheckpointError, MissingDependency, message
-from gpugrad.random import Generator
 
 SAVE_EPOCHS_S, SAVE_BATCHES_S = 1.0, 30.0  # least time between saves, after an epoch and within one
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a run leaves and shows."""
+
+    out: str | None = option(
+        "run",
+        words,
+        "checkpoint: a .safetensors file or a folder for it",
+        "PATH",
+        default=None,
+        shown="runs/<data>",
+    )
+    report: bool = option("run", switch, "write report.html beside the checkpoint", default=True)
+    json: bool = option("run", switch, "end with one JSON object on stdout", default=False)
+    quiet: bool = option("run", switch, "show no progress, only the end", default=False)
 
 
 def add(commands: Any) -> None:
@@ -43,134 +59,59 @@ def add(commands: Any) -> None:
         description="Train an MLP on scikit-learn's handwritten digits, or on --data: classes with "
         "cross-entropy, numbers with the mean squared error. Ctrl-C saves, and --resume goes on to "
         "the same bits. Defaults are in parentheses.",
+        epilog="example: gpugrad train --data prices.csv --patience 20 --out runs/prices",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    data = parser.add_argument_group("data")
-    data.add_argument("--data", metavar="PATH", help="IDX folder, .npz or .csv (digits)")
-    data.add_argument("--target", metavar="NAME", help="CSV column or npz key to predict (last, y)")
-    data.add_argument(
-        "--test-fraction",
-        type=types.fraction,
-        metavar="F",
-        help="rows kept for testing where the data brings no test part (0.2)",
-    )
-    model = parser.add_argument_group("model")
-    model.add_argument("--hidden", type=types.widths, metavar="N,N", help="widths (128,64)")
-    activations = sorted(nn.ACTIVATIONS)
-    model.add_argument(
-        "--activation",
-        choices=activations,
-        metavar="NAME",
-        help=f"{', '.join(activations)} (sigmoid)",
-    )
-    model.add_argument(
-        "--dropout", type=types.below_one, metavar="P", help="(0.25 for classes, 0.1 for numbers)"
-    )
-    training = parser.add_argument_group("training")
-    rates = ", ".join(f"{name} {options['lr']:g}" for name, (_, options) in OPTIMIZERS.items())
-    training.add_argument(
-        "--optimizer",
-        choices=list(OPTIMIZERS),
-        metavar="NAME",
-        help=f"{', '.join(OPTIMIZERS)} (adam)",
-    )
-    training.add_argument("--lr", type=types.positive, help=f"learning rate ({rates})")
-    training.add_argument("--momentum", type=types.below_one, metavar="M", help="of sgd (0.9)")
-    training.add_argument(
-        "--weight-decay", type=types.nonnegative, metavar="W", help="(0.01 for adamw, else 0)"
-    )
-    training.add_argument(
-        "--average",
-        type=types.below_one,
-        metavar="D",
-        help="part of the averaged weights kept each epoch; 0 to use the last ones (0.9)",
-    )
-    training.add_argument("--batch-size", type=types.count, metavar="N", help="(64)")
-    training.add_argument(
-        "--epochs",
-        type=types.count,
-        metavar="N",
-        help="in all, counting those before --resume (enough to see 250,000 rows, 10 to 200)",
-    )
-    training.add_argument("--seed", type=types.seed, metavar="N", help="(0)")
-    training.add_argument("--device", metavar="NAME", help="auto, cpu, cuda or cuda:N (auto)")
-    training.add_argument(
-        "--no-compile",
-        dest="compile",
-        action="store_false",
-        help="run each step op by op instead of as one compiled program",
-    )
-    run_ = parser.add_argument_group("run")
-    run_.add_argument(
-        "--out",
-        default=None,
+    options.add_arguments(parser, Settings, Output)
+    parser.add_argument(
+        "--config",
         metavar="PATH",
-        help="checkpoint: a .safetensors file or a folder for it (runs/<data>)",
+        help="options from a TOML file, under their long names: lr = 0.1. Others given here win",
     )
-    run_.add_argument(
+    parser.add_argument(
+        "--print-config",
+        action="store_true",
+        help="print all options as such a file, as they would be used, and do nothing else",
+    )
+    parser.add_argument(
         "--resume",
         nargs="?",
         const="",
-        default=None,
         metavar="PATH",
-        help="go on from this checkpoint (--out); --epochs, --lr, --device and --out may change",
-    )
-    run_.add_argument(
-        "--no-report",
-        dest="report",
-        action="store_false",
-        default=True,
-        help="write no report.html beside the checkpoint",
-    )
-    run_.add_argument(
-        "--json", action="store_true", default=False, help="end with one JSON object on stdout"
-    )
-    run_.add_argument(
-        "--quiet", action="store_true", default=False, help="show no progress, only the end"
+        help="go on from this checkpoint (--out); --epochs, --lr, --patience, --device and --out "
+        "may change",
     )
     parser.set_defaults(run=run)
 
 
-@dataclass
-class Run:
-    """Everything about one run, built and ready to train."""
-
-    settings: Settings
-    data: dict[str, Any]
-    loop: Loop
-    generator: Generator
-    scalers: dict[str, Scaler]
-    device: str
-    path: Path
-    saved_at: float = 0.0
-
-    def save(self) -> None:
-        checkpoint.write(
-            self.path, self.settings, self.data, self.loop, self.generator, self.scalers
-        )
-        self.saved_at = time.perf_counter()
-
-
 def run(args: argparse.Namespace) -> int:
     """Train as the arguments say; the exit code."""
-    given = {f.name: getattr(args, f.name) for f in fields(Settings) if hasattr(args, f.name)}
-    place = args.out or f"runs/{prepare.name_of(given.get('data'))}"
+    told: dict[str, Any] = options.given(args, Settings, Output)
+    if hasattr(args, "config"):
+        told = {**options.read("train", args.config, Settings, Output), **told}
+    output = Output(**{**options.defaults(Output), **_part(Output, told)})
+    given = _part(Settings, told)
+    place = output.out or f"runs/{prepare.name_of(given.get('data'))}"
     source, saved = None, None
-    if args.resume is not None:
+    if hasattr(args, "resume"):
         source = checkpoint.path_of(args.resume or place)
-        saved = _found(source)
-        place = args.out or str(source)
-    this = build(given, source, saved, checkpoint.path_of(place))
-    stream = sys.stderr if args.json else sys.stdout
+        saved = checkpoint.read(source)
+        place = output.out or str(source)
+    plan = building.Plan.of(given, source, saved)
+    if hasattr(args, "print_config"):
+        _print_config({**_part(Output, told), **asdict(plan.settings)}, output.json)
+        return 0
+    this = building.build(plan, saved, checkpoint.path_of(place))
+    stream = sys.stderr if output.json else sys.stdout
     try:
         # Diverged says more than NumPy's warnings.
         with stopping() as stop, _blas_threads(this), np.errstate(all="ignore"):
             notes = [_headline(this), *_open(this, source)]
-            if not args.quiet:
+            if not output.quiet:
                 print(*notes, sep="\n", file=stream, flush=True)
             started = time.perf_counter()
-            with reporter(stream, this.loop, args.quiet) as report:
+            with reporter(stream, this.loop, output.quiet) as report:
                 interrupted = train(this, stop, report)
             seconds = time.perf_counter() - started
             test = {} if interrupted else this.loop.evaluate()
@@ -183,11 +124,11 @@ def run(args: argparse.Namespace) -> int:
         )
         return 1
     result = summary(this, test, seconds, bool(interrupted))
-    print(json.dumps(result) if args.json else _ending(this, result), flush=True)
-    if args.report:
-        told = _report(this, result)
-        if not args.quiet:
-            print(told, file=stream, flush=True)
+    print(json.dumps(result) if output.json else _ending(this, result), flush=True)
+    if output.report:
+        where = _report(this, result)
+        if not output.quiet:
+            print(where, file=stream, flush=True)
     return 128 + interrupted if interrupted else 0
 
 
@@ -237,69 +178,33 @@ def train(run: Run, stop: "Stop", report: Reporter) -> int:
     return interrupted
 
 
-def build(
-    given: Mapping[str, Any], source: Path | None, saved: Checkpoint | None, path: Path
-) -> Run:
-    """Data, model, optimiser and loop: fresh ones, or those of ``saved``, read from ``source``."""
-    wanted = {"data": None, "target": None, "device": "auto", **given}
-    if saved is not None:
-        wanted = vars(saved.settings.resumed(given, source))
-    elif "target" in given and "data" not in given:
-        raise UsageError(message("train", "--target belongs to --data", given["target"]))
-    device = _device(wanted["device"])
-    dataset = prepare.load(wanted["data"], wanted["target"])
-    data = prepare.describe(dataset)
-    if saved is None:
-        settings = Settings.fresh(given, dataset)
-    elif data["sha256"] == saved.data.get("sha256"):
-        settings = Settings(**wanted)
-    else:
-        rule = f"{source} was trained on other data: {_size(saved.data)}"
-        hint = "--data with the file it was trained on"
-        raise CheckpointError(message("train", rule, _size(data), hint))
-    if settings.data is not None:  # a resumed run may start in another folder
-        settings = replace(settings, data=os.path.abspath(settings.data))
-    train, test = dataset.split(settings.test_fraction, settings.seed)
-    table = settings.data is not None and settings.data.lower().endswith((".csv", ".csv.gz"))
-    scalers = prepare.fit_scalers(train, table) if saved is None else saved.scalers
-    generator = Generator(settings.seed, device="cpu")
-    model = nn.MLP(
-        [data["features"], *settings.hidden, data["outputs"]],
-        settings.activation,
-        dropout=settings.dropout,
-        generator=generator,
-        device=device,
-    )
-    loop = Loop(
-        model,
-        settings.optimiser(model),
-        prepare.scaled(train, scalers),
-        prepare.scaled(test, scalers),
-        batch_size=settings.batch_size,
-        epochs=settings.epochs,
-        seed=settings.seed,
-        device=device,
-        average=settings.average,
-        compiled=settings.compile,
-        target_scale=scalers["y"].scale if "y" in scalers else 1.0,
-    )
-    if saved is not None:
-        saved.restore(loop, generator)
-        loop.optimizer.lr = settings.lr
-    return Run(settings, data, loop, generator, scalers, device, path)
+def _part(holder: Any, told: Mapping[str, Any]) -> dict[str, Any]:
+    return {f.name: told[f.name] for f in fields(holder) if f.name in told}
+
+
+def _print_config(values: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({options.key(name): value for name, value in values.items()}))
+        return
+    print(f"# gpugrad {gg.__version__}: gpugrad train --config <this file>")
+    print(options.written(values, Settings, Output))
 
 
 def summary(run: Run, test: Metrics, seconds: float, interrupted: bool) -> dict[str, Any]:
     """What ``--json`` prints. Losses are of standardised targets; seconds are of this session."""
-    position = run.loop.position
+    position, loop = run.loop.position, run.loop
     command = [*_invocation(), "train", "--resume", str(run.path)]
-    if not interrupted:
+    if loop.stopped_early:
+        command += ["--patience", str(2 * (loop.patience or 1))]
+    elif not interrupted:
         command += ["--epochs", str(2 * position.epoch)]
     return {
         "status": "interrupted" if interrupted else "finished",
         "test": {**test, "rows": len(run.loop.test)},
         "epoch": position.epoch,
         "batch": position.batch,
+        "best_epoch": loop.best_epoch,
+        "stopped_early": loop.stopped_early,
         "checkpoint": str(run.path),
         "resume": shlex.join(command),
         "device": run.device,
@@ -311,26 +216,13 @@ def summary(run: Run, test: Metrics, seconds: float, interrupted: bool) -> dict[
     }
 
 
-def _found(path: Path) -> Checkpoint:
-    if not path.exists():
-        hint = "the path of a checkpoint after --resume, or a run without --resume"
-        raise CheckpointError(message("train", f"there is no checkpoint at {path}", hint=hint))
-    return checkpoint.read(path)
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if backend.cuda_available() else "cpu"
-    backend.get(name)  # raises DeviceError, saying what to install
-    return name
-
-
 def _open(run: Run, source: Path | None) -> list[str]:
     """Save before the first batch, so that what cannot be written shows now; what to tell."""
     notes = []
-    if finished := run.loop.position.epoch >= run.settings.epochs:
+    if finished := run.loop.finished:
+        more = "patience" if run.loop.stopped_early else "epochs"
         epochs = run.loop.position.epoch
-        notes.append(f"already trained for {epochs} epochs; a higher --epochs goes on")
+        notes.append(f"already trained for {epochs} epochs; a higher --{more} goes on")
     if run.path != source:
         _make_folder(run.path)
         if run.path.exists():
@@ -399,17 +291,14 @@ def _invocation() -> list[str]:
     return ["gpugrad"]
 
 
-def _size(data: Mapping[str, Any]) -> str:
-    classes = data.get("classes")
-    kind = f"{len(classes)} classes" if classes else f"{data.get('outputs')} numbers to predict"
-    return f"{data.get('name')}, {data.get('rows')} rows, {data.get('features')} features, {kind}"
-
-
 def _headline(run: Run) -> str:
     s, loop = run.settings, run.loop
     sizes = "-".join(map(str, (run.data["features"], *s.hidden, run.data["outputs"])))
-    rows = f"{len(loop.train)} rows to train on, {len(loop.test)} to test"
-    model = f"MLP {sizes} {s.activation}, {s.optimizer} lr {s.lr:g}"
+    chosen = f", {len(loop.valid)} to choose by" if loop.valid is not None else ""
+    rows = f"{len(loop.train)} rows to train on{chosen}, {len(loop.test)} to test"
+    norm = f" {s.norm} norm" if s.norm != "none" else ""
+    model = f"MLP {sizes} {s.activation}{norm}, {s.optimizer} lr {s.lr:g}"
+    model += f" {s.schedule}" if s.schedule != "constant" else ""
     p = loop.position
     start = f", going on after {p.epoch}" if p.epoch or p.batch else ""
     told = "".join(f"  {note}\n" for note in run.data["notes"])
@@ -422,6 +311,10 @@ def _ending(run: Run, result: Mapping[str, Any]) -> str:
     if result["status"] == "interrupted":
         batch = f"{result['batch']} of {run.loop.batches} batches"
         rows.append(("interrupted", f"after {result['epoch']} epochs and {batch}; saved"))
+    elif result["best_epoch"] is not None:
+        word = "stopped early" if result["stopped_early"] else "finished"
+        best, epoch = result["best_epoch"], result["epoch"]
+        rows.append((word, f"after {epoch} epochs, with the weights of epoch {best}"))
     for name, value in result["test"].items():
         if name in ("accuracy", "r2", "rmse"):
             rows.append((f"test {label(name)}", value_text(name, value)))

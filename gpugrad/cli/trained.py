@@ -15,7 +15,7 @@ import gpugrad as gg
 from gpugrad import backend, nn
 from gpugrad.cli import checkpoint, loop
 from gpugrad.data import Column, Dataset, Scaler
-from gpugrad.errors import CheckpointError, DataError, message
+from gpugrad.errors import DataError, message
 
 
 class Trained(nn.Module):
@@ -26,9 +26,6 @@ class Trained(nn.Module):
     """
 
     def __init__(self, path: Path, device: str) -> None:
-        if not path.exists():
-            hint = "the checkpoint that gpugrad train printed"
-            raise CheckpointError(message("checkpoint", f"there is none at {path}", hint=hint))
         saved = checkpoint.read(path)
         self.settings, self.scalers = saved.settings, saved.scalers
         self.data = saved.data
@@ -39,7 +36,13 @@ class Trained(nn.Module):
         sizes = [saved.data["features"], *saved.settings.hidden, saved.data["outputs"]]
         settings = saved.settings
         # Dropout does nothing here, but layers are numbered with it.
-        self.model = nn.MLP(sizes, settings.activation, dropout=settings.dropout, device=device)
+        self.model = nn.MLP(
+            sizes,
+            settings.activation,
+            norm=settings.norm,
+            dropout=settings.dropout,
+            device=device,
+        )
         self.model.load_state_dict(saved.model)
         self.scale = {
             name: [gg.asarray(part, device=device) for part in (scaler.mean, scaler.scale)]

@@ -23,7 +23,7 @@ from gpugrad.data import Scaler
 Array = NDArray[Any]
 
 # Okabe and Ito 2008, told apart by colour-blind readers.
-TRAIN, TEST = "#0072B2", "#D55E00"
+TRAIN, VALID, TEST = "#0072B2", "#009E73", "#D55E00"
 _MOST_CLASSES = 30  # of a confusion matrix that can be read
 _MOST_POINTS = 2000
 
@@ -67,7 +67,8 @@ def _parts(
     figures: list[tuple[str, str, Callable[[Any, bool], None], tuple[float, float]]] = []
     for name, title, caption in _CURVES:
         if any(name in entry or f"test_{name}" in entry for entry in history):
-            figures.append((title, caption, partial(_curve, history, name), (3.6, 3.4)))
+            draw = partial(_curve, history, name, loop.best_epoch)
+            figures.append((title, caption, draw, (3.6, 3.4)))
     flow = _flow(loop)
     if flow is not None:
         caption = (
@@ -86,7 +87,8 @@ def _parts(
         parts.append(_table(history))
     pairs = [(label(name), _shown(value)) for name, value in vars(settings).items()]
     parts.append(page.facts("Configuration", pairs))
-    rows = f"{len(loop.train)} to train on, {len(loop.test)} to test"
+    chosen = f", {len(loop.valid)} to choose by" if loop.valid is not None else ""
+    rows = f"{len(loop.train)} to train on{chosen}, {len(loop.test)} to test"
     timing = [
         ("rows", rows),
         ("features", ", ".join(data["feature_names"][:40]) or str(data["features"])),
@@ -102,17 +104,22 @@ def _parts(
 
 
 _CURVES = (
-    ("loss", "Loss", "Mean over the rows, while training and on the test part."),
-    ("accuracy", "Accuracy", "Share of rows that are right, while training and on the test part."),
-    ("r2", "R²", "Share of the targets' variance that is explained, on the test part."),
-    ("rmse", "RMSE", "Root mean square of the errors on the test part, in the targets' units."),
+    ("loss", "Loss", "Mean over the rows, while training and on rows that are kept apart."),
+    ("accuracy", "Accuracy", "Share of rows that are right, while training and on others."),
+    ("r2", "R²", "Share of the targets' variance that is explained, on rows kept apart."),
+    ("rmse", "RMSE", "Root mean square of the errors on rows kept apart, in the targets' units."),
+    ("lr", "Learning rate", "As it was in the last batch of each epoch."),
 )
 
 
 def _opening(loop: Loop, result: Mapping[str, Any]) -> str:
     p = loop.position
     state = "finished" if result["status"] == "finished" else "was interrupted"
+    if loop.stopped_early:
+        state = "stopped early"
     text = f"This run {state} after {p.epoch} of {loop.epochs} epochs"
+    if loop.best_epoch is not None:
+        text += f", with the weights of epoch {loop.best_epoch}"
     test = {k: v for k, v in result["test"].items() if k in ("accuracy", "r2", "rmse")}
     if test:
         shown = ", ".join(f"{label(name)} {value_text(name, v)}" for name, v in test.items())
@@ -128,17 +135,23 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _curve(history: Sequence[Mapping[str, float]], name: str, canvas: Any, wide: bool) -> None:
+def _curve(
+    history: Sequence[Mapping[str, float]], name: str, best: int | None, canvas: Any, wide: bool
+) -> None:
     axes = canvas.subplots()
-    for key, text, colour in ((name, "training", TRAIN), (f"test_{name}", "test", TEST)):
-        points = [(entry["epoch"], entry[key]) for entry in history if key in entry]
+    parts = (("", "training", TRAIN), ("valid_", "validation", VALID), ("test_", "test", TEST))
+    for prefix, text, colour in parts:
+        points = [(e["epoch"], e[prefix + name]) for e in history if prefix + name in e]
         if points:
             mark = "o" if len(points) == 1 else None
             axes.plot(*zip(*points, strict=True), color=colour, label=text, marker=mark)
-    axes.set(xlabel="epoch", ylabel=label(name))
+    if best is not None and name != "lr":
+        axes.axvline(best, color="#57606a", linewidth=1, linestyle="--", label=f"epoch {best}")
+    axes.set(xlabel="epoch", ylabel="learning rate" if name == "lr" else label(name))
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(color="#e5e5e5", linewidth=0.6)
-    axes.legend()
+    if name != "lr":
+        axes.legend()
 
 
 def _flow(loop: Loop) -> nn.GradientFlow | None:
@@ -174,7 +187,7 @@ def _draw_flow(flow: nn.GradientFlow, names: Sequence[str], canvas: Any, wide: b
 
 def _answers(loop: Loop, data: Mapping[str, Any], scalers: Mapping[str, Scaler]) -> list[Any]:
     """What the test rows were given: a confusion matrix, or predictions against targets."""
-    found = predict(loop.averaged, loop.test.x, loop.device)
+    found = predict(loop.chosen, loop.test.x, loop.device)
     if loop.train.classes:
         classes = list(data["classes"])
         if len(classes) > _MOST_CLASSES:

@@ -41,6 +41,7 @@ from gpugrad.nn.functional import (
 from gpugrad.nn.interchange import from_torch, to_torch
 from gpugrad.nn.layers import (
     MLP,
+    NORMS,
     BatchNorm1d,
     Dropout,
     Embedding,
@@ -58,6 +59,7 @@ __all__ = [
     "ELU",
     "GELU",
     "MLP",
+    "NORMS",
     "BatchNorm1d",
     "Dropout",
     "Embedding",

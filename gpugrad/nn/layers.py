@@ -105,6 +105,9 @@ class Sequential(Module):
         return iter(self.layers)
 
 
+NORMS = ("none", "batch", "layer")  # of `MLP`
+
+
 class MLP(Sequential):
     """A multi-layer perceptron: linear layers of ``sizes``, an activation after all but the last.
 
@@ -114,6 +117,7 @@ class MLP(Sequential):
     ----------
     sizes : inputs, hidden widths, outputs; at least two.
     activation : a name (see ``gg.nn.ACTIVATIONS``) or a function of a tensor.
+    norm : "batch" or "layer": what stands before each activation; or "none".
     dropout : probability of dropping a hidden value while training.
     generator : where the starting weights come from.
 
@@ -130,6 +134,7 @@ class MLP(Sequential):
         sizes: Sequence[int],
         activation: str | Callable[[Tensor], Tensor] = "sigmoid",
         *,
+        norm: str = "none",
         dropout: float = 0.0,
         generator: Generator | None = None,
         dtype: Any = np.float32,
@@ -138,11 +143,17 @@ class MLP(Sequential):
         if len(sizes) < 2:
             hint = "[inputs, hidden…, outputs]"
             raise ShapeError(message("MLP", "sizes name at least two layers", list(sizes), hint))
+        if norm not in NORMS:
+            rule, hint = "unknown norm", ", ".join(map(repr, NORMS))
+            raise DtypeError(message("MLP", rule, repr(norm), hint))
         self.sizes = list(sizes)
         generator = _default_generator() if generator is None else generator
         layers: list[Module] = []
         for i, (a, b) in enumerate(pairwise(sizes)):
             if i:
+                if norm != "none":
+                    make = BatchNorm1d if norm == "batch" else LayerNorm
+                    layers.append(make(a, dtype=dtype, device=device))
                 layers.append(activation_layer(activation))
                 if dropout:
                     layers.append(Dropout(dropout, generator=generator))
