@@ -298,7 +298,7 @@ def test_digits_without_scikit_learn(monkeypatch):
 # What load takes
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "table.csv.zip", "train-images-idx3-ubyte", "a.npy"])
+@pytest.mark.parametrize("name", ["notes.txt", "table.csv.zip", "train-images-idx3-ubyte", "a.np"])
 def test_load_lists_what_it_takes(tmp_path, name):
     (tmp_path / name).write_text("?")
     hints = ["its folder"] if "idx" in name else []

@@ -84,8 +84,7 @@ def build(plan: Plan, saved: Checkpoint | None, path: Path) -> Run:
         rule = "batch normalisation needs two rows in every batch, and the last has one"
         got, hint = f"{len(train)} rows in batches of {settings.batch_size}", "another --batch-size"
         raise UsageError(message("train", rule, got, hint))
-    table = settings.data is not None and settings.data.lower().endswith((".csv", ".csv.gz"))
-    scalers = prepare.fit_scalers(train, table) if saved is None else saved.scalers
+    scalers = prepare.fit_scalers(train) if saved is None else saved.scalers
     generator = Generator(settings.seed, device="cpu")
     model = nn.MLP(
         [data["features"], *settings.hidden, data["outputs"]],

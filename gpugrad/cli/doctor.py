@@ -251,6 +251,7 @@ _PACKAGES = {
     "threadpoolctl": "train",
     "matplotlib": "bench",
     "onnx": "onnx",
+    "pyarrow": "parquet",
 }
 
 

@@ -20,7 +20,9 @@ def add(commands: Any) -> None:
         allow_abbrev=False,
     )
     trained.add_arguments(parser)
-    parser.add_argument("--data", metavar="PATH", help="IDX folder, .npz or .csv (the test part)")
+    parser.add_argument(
+        "--data", metavar="PATH", help="folder (IDX, .npy), .npz, .csv, .parquet (test part)"
+    )
     parser.add_argument("--target", metavar="NAME", help="CSV column or npz key (as trained)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)

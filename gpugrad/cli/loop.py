@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import gpugrad as gg
 from gpugrad import nn, optim
-from gpugrad.data import Dataset, batch_count, batches
+from gpugrad.data import Dataset, Rows, batch_count, batches
 from gpugrad.errors import GradientError
 
 Metrics = dict[str, float]
@@ -242,11 +242,12 @@ def metrics(
     return {"loss": nn.mse(outputs, y).item(), "rmse": rmse, **r2}
 
 
-def predict(model: nn.Module, x: NDArray[np.float32], device: str = "cpu") -> NDArray[np.float32]:
+def predict(model: nn.Module, x: NDArray[Any] | Rows, device: str = "cpu") -> NDArray[np.float32]:
     """The model's outputs for all rows, in host memory, without dropout and off the tape."""
     model.eval()
     with gg.no_grad():
         rows = range(0, len(x), 4096)
-        parts = [model(gg.asarray(x[i : i + 4096], device=device)).to("cpu").numpy() for i in rows]
+        pieces = (np.asarray(x[i : i + 4096], np.float32) for i in rows)
+        parts = [model(gg.asarray(piece, device=device)).to("cpu").numpy() for piece in pieces]
     model.train()
     return np.concatenate(parts)

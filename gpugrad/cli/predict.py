@@ -24,7 +24,9 @@ def add(commands: Any) -> None:
         allow_abbrev=False,
     )
     trained.add_arguments(parser)
-    parser.add_argument("--data", required=True, metavar="PATH", help=".csv, .csv.gz or .npz")
+    parser.add_argument(
+        "--data", required=True, metavar="PATH", help=".csv, .parquet, .npz or .npy"
+    )
     parser.add_argument("--out", metavar="PATH", help="write the CSV there instead")
     parser.add_argument("--json", action="store_true", help="print one JSON object a row instead")
     parser.set_defaults(run=run)

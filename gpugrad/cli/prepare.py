@@ -10,6 +10,7 @@ from typing import Any
 
 from gpugrad import data
 from gpugrad.data import Dataset, Scaler
+from gpugrad.data.rows import blocks
 
 
 def name_of(path: str | None) -> str:
@@ -28,8 +29,8 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     digest = hashlib.sha256(repr((dataset.classes, dataset.x.shape, dataset.y.shape)).encode())
     for part in (dataset, dataset.test):
         if part is not None:
-            digest.update(part.x.data)
-            digest.update(part.y.data)
+            for block in (*blocks(part.x), part.y):
+                digest.update(block.data)
     return {
         "name": dataset.name,
         "rows": len(dataset),
@@ -43,14 +44,14 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def fit_scalers(train: Dataset, table: bool) -> dict[str, Scaler]:
+def fit_scalers(train: Dataset) -> dict[str, Scaler]:
     """How to standardise: ``x``, where features need it, and ``y`` for regression.
 
-    Features of a ``table`` (CSV) always are; those of other sources unless every training value
+    Features of a table always are; those of other sources unless every training value
     lies in 0..1, as pixels do. Only the training part is looked at.
     """
     scalers = {}
-    if table or train.x.min() < 0 or train.x.max() > 1:
+    if train.columns or any(b.min() < 0 or b.max() > 1 for b in blocks(train.x)):
         scalers["x"] = Scaler.fit(train.x)
     if not train.classes:
         scalers["y"] = Scaler.fit(train.y.reshape(len(train), -1))

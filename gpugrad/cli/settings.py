@@ -59,7 +59,12 @@ class Settings:
     """Everything that, with the data, decides the weights. ``data`` is a path, None for digits."""
 
     data: str | None = option(
-        "data", words, "IDX folder, .npz or .csv", "PATH", default=None, shown="digits"
+        "data",
+        words,
+        "folder (IDX, .npy), .npz, .csv or .parquet",
+        "PATH",
+        default=None,
+        shown="digits",
     )
     target: str | None = option(
         "data", words, "CSV column or npz key to predict", "NAME", default=None, shown="last, y"

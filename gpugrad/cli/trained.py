@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import gpugrad as gg
 from gpugrad import backend, nn
 from gpugrad.cli import checkpoint, loop
-from gpugrad.data import Column, Dataset, Scaler
+from gpugrad.data import Column, Dataset, Rows, Scaler
 from gpugrad.errors import DataError, message
 
 
@@ -61,13 +61,13 @@ class Trained(nn.Module):
         numbers: gg.Tensor = z * scale + mean
         return numbers
 
-    def predict(self, x: NDArray[Any]) -> NDArray[np.float32]:
+    def predict(self, x: NDArray[Any] | Rows) -> NDArray[np.float32]:
         """What `forward` gives for all rows, in host memory."""
         wanted = self.data["features"]
         if x.shape[1] != wanted:
             got = f"{x.shape[1]} columns"
             raise DataError(message("predict", f"the model was trained on {wanted}", got))
-        return loop.predict(self, x.astype(np.float32), self.device)
+        return loop.predict(self, x, self.device)
 
     def metrics(self, data: Dataset) -> loop.Metrics:
         """Loss and accuracy, or loss, rmse and r2, on ``data``; losses of standardised targets."""

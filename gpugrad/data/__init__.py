@@ -11,11 +11,24 @@ from gpugrad.data.columns import Column
 from gpugrad.data.dataset import Dataset, Scaler, batch_count, batches
 from gpugrad.data.files import Array, error, nearest, reading
 from gpugrad.data.idx import load_folder
+from gpugrad.data.npy import holds_npy, load_npy, load_npy_inputs
 from gpugrad.data.npz import load_npz, load_npz_inputs
+from gpugrad.data.parquet import load_parquet, read_parquet
+from gpugrad.data.rows import Rows
 from gpugrad.data.table import load_csv, read_csv
 from gpugrad.errors import MissingDependency, message
 
-__all__ = ["Column", "Dataset", "Scaler", "batch_count", "batches", "digits", "load", "load_inputs"]
+__all__ = [
+    "Column",
+    "Dataset",
+    "Rows",
+    "Scaler",
+    "batch_count",
+    "batches",
+    "digits",
+    "load",
+    "load_inputs",
+]
 
 
 def digits() -> Dataset:
@@ -40,25 +53,29 @@ def digits() -> Dataset:
 
 
 def load(path: str | os.PathLike[str], target: str | None = None) -> Dataset:
-    """Read a dataset from a folder of IDX files, an ``.npz``, a ``.csv`` or a ``.csv.gz``.
+    """Read a dataset from files: IDX, ``.npy``, ``.npz``, ``.csv``, ``.csv.gz``, ``.parquet``.
 
     IDX: MNIST's four names (the t10k part is optional), or one file of images and one of labels;
-    plain or gzip. npz: keys x and y, or x_train, y_train, x_test, y_test; ``target`` is the key of
-    labels called otherwise. csv: a header line, and the column ``target``, or the last, to predict.
-    Semicolons or tabs may stand for its commas; with semicolons 1,5 is 1.5.
+    plain or gzip; give the folder. npz: keys x and y, or x_train, y_train, x_test, y_test;
+    ``target`` is the key of labels called otherwise. npy: files named as those keys, given by their
+    folder, or by the one of the inputs; these stay there until they are read (`Rows`). csv: a
+    header line, and the column ``target``, or the last, to predict. Semicolons or tabs may stand
+    for its commas; with semicolons 1,5 is 1.5. parquet: its columns likewise, of numbers, text,
+    truths or dates.
 
-    Of a csv's other columns, numbers are taken as they are, a missing one as the median with a
+    Of a table's other columns, numbers are taken as they are, a missing one as the median with a
     second column that says where; text of at most 50 kinds becomes a 0/1 for each; other text is
     left out. ``notes`` of the result tell what was done, ``columns`` keeps it for other files.
 
-    Images are flattened. uint8 inputs of IDX and npz are pixels, divided by 255 unless none exceeds
-    1. Labels there: integers, bools and text are classes, floats regression. A csv target is
+    Images are flattened. uint8 inputs of IDX, npy and npz are pixels, divided by 255 unless none
+    exceeds 1. Labels there: integers, bools and text are classes, floats regression. A table's is
     classes if at least half of it is text, or if it holds integers of at most 20 distinct values;
     other numbers (so also ``3.0``) are regression. Classes are named by the values in the file, in
     sorted order.
 
     Raises DataError for whatever is missing, cut off, malformed or not finite, naming file, line
-    and column or bytes. Formats: http://yann.lecun.com/exdb/mnist, numpy.lib.format, RFC 4180.
+    and column or bytes; MissingDependency for parquet without pyarrow. Formats:
+    http://yann.lecun.com/exdb/mnist, numpy.lib.format, RFC 4180, https://parquet.apache.org.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "xor.csv")
@@ -72,11 +89,12 @@ def load(path: str | os.PathLike[str], target: str | None = None) -> Dataset:
         return _load(path, target)
 
 
-def load_inputs(path: str | os.PathLike[str], columns: Sequence[Column] = ()) -> Array:
-    """Rows to predict for, without labels: (n, features), of an ``.npz`` or a ``.csv``.
+def load_inputs(path: str | os.PathLike[str], columns: Sequence[Column] = ()) -> Array | Rows:
+    """Rows to predict for, without labels: (n, features), of the files `load` takes, but IDX.
 
-    npz: the array called x. csv: what `Dataset.columns` of the training data makes of its columns,
-    which are found by name; others, a target among them, are left out. Raises DataError as `load`.
+    npz: the array called x. npy: the file, or a folder's x; it stays unread, as `Rows`. A
+    table: what `Dataset.columns` of the training data makes of its columns, which are found by
+    name; others, a target among them, are left out. Raises as `load`.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "new.csv")
@@ -86,16 +104,22 @@ def load_inputs(path: str | os.PathLike[str], columns: Sequence[Column] = ()) ->
     """
     path = Path(path)
     with reading(path):
+        if path.is_dir() and holds_npy(path):
+            return load_npy_inputs(path)
+        kinds = ".npz, .npy, .csv, .csv.gz or .parquet"
         if not path.is_file():
-            raise error(path, "is no file", hint="an .npz, a .csv or a .csv.gz")
-        if path.name.lower().endswith(".npz"):
+            raise error(path, "is no file", hint=kinds)
+        name = path.name.lower()
+        if name.endswith(".npz"):
             return load_npz_inputs(path)
-        if path.name.lower().endswith((".csv", ".csv.gz")):
+        if name.endswith(".npy"):
+            return load_npy_inputs(path)
+        if name.endswith((".csv", ".csv.gz", ".parquet")):
             if not columns:
                 rule = "the model knows no column names, so it cannot choose them here"
                 raise error(path, rule, hint="an .npz")
-            return read_csv(path, columns)
-        raise error(path, "an .npz, a .csv or a .csv.gz is taken", path.name)
+            return (read_parquet if name.endswith(".parquet") else read_csv)(path, columns)
+        raise error(path, f"{kinds} is taken", path.name)
 
 
 def _load(path: Path, target: str | None) -> Dataset:
@@ -104,6 +128,8 @@ def _load(path: Path, target: str | None) -> Dataset:
         folder = path.parent
         names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
         raise error(path, "does not exist", hint=nearest(path.name, names))
+    if (path.is_dir() and holds_npy(path)) or (path.is_file() and name.endswith(".npy")):
+        return load_npy(path, target)
     if path.is_dir():
         if target is not None:
             raise error(path, "IDX files have no named target", f"target={target!r}")
@@ -112,5 +138,8 @@ def _load(path: Path, target: str | None) -> Dataset:
         return load_npz(path, target)
     if path.is_file() and name.endswith((".csv", ".csv.gz")):
         return load_csv(path, target)
+    if path.is_file() and name.endswith(".parquet"):
+        return load_parquet(path, target)
     hint = "its folder" if "idx" in name else ""
-    raise error(path, "a folder of IDX files, .npz, .csv or .csv.gz is taken", path.name, hint)
+    kinds = "a folder of IDX or .npy files, .npz, .npy, .csv, .csv.gz or .parquet"
+    raise error(path, f"{kinds} is taken", path.name, hint)

@@ -5,7 +5,7 @@ May import numpy and its siblings columns and files.
 
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +21,20 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class Cells:
-    """The cells of one column: ``numbers``, NaN where there is none, and ``words`` by row."""
+    """The cells of one column: ``numbers``, NaN where there is none, and ``words`` by row.
+
+    ``place`` says where in the file a row is.
+    """
 
     def __init__(
-        self, path: Path, name: str, numbers: Array, words: Mapping[int, str], lines: Sequence[int]
+        self,
+        path: Path,
+        name: str,
+        numbers: Array,
+        words: Mapping[int, str],
+        place: Callable[[int], str],
     ) -> None:
-        self.path, self.name, self.numbers, self.lines = path, name, numbers, lines
+        self.path, self.name, self.numbers, self.place = path, name, numbers, place
         self.words = {row: w for row, w in words.items() if w.lower() not in MISSING}
         self.missing = np.isnan(numbers)
         self.missing[list(self.words)] = False
@@ -38,7 +46,7 @@ class Cells:
             raise error(path, "numbers are finite and fit float32", got, "filling or dropping it")
 
     def _place(self, row: int) -> str:
-        return f"line {self.lines[row]}, column {self.name!r}"
+        return f"{self.place(row)}, column {self.name!r}"
 
     def understood(self) -> tuple[Column, str]:
         """What this column is, and what to tell about it; nothing of most columns."""

@@ -1,16 +1,17 @@
-"""A dataset in memory, its split into parts, its minibatches, its standardisation.
+"""A dataset, its split into parts, its minibatches, its standardisation.
 
-May import numpy, gpugrad.errors and gpugrad.random.
+May import numpy, gpugrad.errors, gpugrad.random and its siblings columns and rows.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpugrad.data.columns import Column
+from gpugrad.data.rows import Rows, blocks
 from gpugrad.errors import BoundsError, DataError, message
 from gpugrad.random import Generator
 
@@ -25,7 +26,8 @@ class Dataset:
     ``classes``, their names in label order, ``y`` is int64 labels (n,); without, float32 targets
     (n,) or (n, outputs). ``features`` names the columns, or is empty. ``test`` is the source's own
     test part. ``columns`` says how a table's columns became features, and ``notes`` what of that is
-    worth telling. Arrays are kept as read-only views. Rows and columns count from 0.
+    worth telling. Arrays are kept as read-only views. Rows and columns count from 0. An ``x`` that
+    is `Rows` stays in its file, and is checked as it is read.
 
     Raises DataError for no rows, no columns, lengths or names that do not fit, a single class, and
     NaN, infinity or what float32 cannot hold; BoundsError for a label outside the classes.
@@ -34,7 +36,7 @@ class Dataset:
     <Dataset xor: 4 rows, 2 features, 2 classes>
     """
 
-    x: Array
+    x: Array | Rows
     y: Array
     classes: tuple[str, ...] = ()
     name: str = "data"
@@ -44,7 +46,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        x = np.asarray(self.x)
+        x = self.x if isinstance(self.x, Rows) else np.asarray(self.x)
         if x.ndim != 2 or x.dtype.kind not in "fiub":
             raise self._error("x is real numbers of shape (n, features)", f"{x.dtype} {x.shape}")
         if 0 in x.shape:
@@ -59,7 +61,8 @@ class Dataset:
             raise self._error(f"y has shape {shape}", y.shape)
         if len(y) != len(x):
             raise self._error("x and y have the same number of rows", f"{len(x)} and {len(y)}")
-        self._set("x", self._float32("x", x))
+        if not isinstance(x, Rows):
+            self._set("x", self._float32("x", x))
         self._set("y", self._labels(y) if self.classes else self._targets(y))
         if self.test is not None and self._layout() != self.test._layout():
             raise self._error(
@@ -160,7 +163,8 @@ class Dataset:
         return self._take(~held_out), self._take(held_out)
 
     def _take(self, rows: Array) -> "Dataset":
-        return replace(self, x=self.x[rows], y=self.y[rows])
+        x = self.x.part(rows) if isinstance(self.x, Rows) else self.x[rows]
+        return replace(self, x=x, y=self.y[rows])
 
 
 def batch_count(n: int, batch_size: int) -> int:
@@ -226,25 +230,35 @@ class Scaler:
     scale: NDArray[np.float32]
 
     @classmethod
-    def fit(cls, x: ArrayLike) -> Self:
+    def fit(cls, x: ArrayLike | Rows) -> Self:
         """Mean and scale of the columns of ``x`` (n, features); DataError unless finite, n ≥ 1."""
-        x = np.asarray(x, np.float64)
-        if x.ndim != 2 or len(x) == 0 or not np.isfinite(x).all():
+        x = x if isinstance(x, Rows) else np.asarray(x, np.float64)
+        if x.ndim != 2 or len(x) == 0 or not all(np.isfinite(b).all() for b in blocks(x)):
             raise DataError(
                 message("Scaler.fit", "x is finite, of shape (n ≥ 1, features)", x.shape)
             )
-        scale = x.std(axis=0).astype(np.float32)
+        mean = sum(b.sum(0, np.float64) for b in blocks(x)) / len(x)
+        squares = sum(np.square(b - mean).sum(0) for b in blocks(x))
+        scale = np.sqrt(squares / len(x)).astype(np.float32)
         # Rounding gives a constant column a tiny deviation, and float32 may flush one to zero.
-        scale[(x.min(axis=0) == x.max(axis=0)) | (scale == 0)] = 1
-        return cls(x.mean(axis=0).astype(np.float32), scale)
+        constant = np.all([(b == x[:1]).all(axis=0) for b in blocks(x)], axis=0)
+        scale[constant | (scale == 0)] = 1
+        return cls(mean.astype(np.float32), scale)
 
-    def apply(self, x: ArrayLike) -> NDArray[np.float32]:
+    @overload
+    def apply(self, x: Rows) -> Rows: ...
+    @overload
+    def apply(self, x: ArrayLike) -> NDArray[np.float32]: ...
+    def apply(self, x: ArrayLike | Rows) -> NDArray[np.float32] | Rows:
         """``x`` (n, features) standardised, as float32; DataError for another column count."""
-        x = np.asarray(x)
+        if not isinstance(x, Rows):
+            x = np.asarray(x)
         if x.ndim != 2 or x.shape[1] != len(self.mean):
             raise DataError(
                 message("Scaler.apply", f"x is of shape (n, {len(self.mean)})", x.shape)
             )
+        if isinstance(x, Rows):
+            return x.through(self.apply)
         # In float64, so that large float32 values cannot overflow on the way.
         scaled: Array = np.subtract(x, self.mean, dtype=np.float64) / self.scale
         return scaled.astype(np.float32)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpugrad.data.dataset import Dataset
+from gpugrad.data.rows import Rows, blocks
 from gpugrad.errors import DataError, message
 
 Array = NDArray[Any]
@@ -63,9 +64,10 @@ def read_up_to(file: IO[bytes], limit: int) -> bytearray:
 def from_arrays(path: Path, parts: list[tuple[Array, Array]]) -> Dataset:
     """A Dataset from the ``(x, y)`` of its training part and, where there is one, its test part.
 
-    Inputs are flattened to (n, features). uint8 means pixels: divided by 255, unless no value
-    exceeds 1. Integer, bool and text labels mean classes, the sorted distinct values of both parts.
-    Float labels mean regression, even where every value is whole.
+    Inputs are flattened to (n, features); mapped ones are read later, as `Rows`. uint8 means
+    pixels: divided by 255, unless no value exceeds 1. Integer, bool and text labels mean classes,
+    the sorted distinct values of both parts. Float labels mean regression, even where every value
+    is whole.
     """
     for part, (x, y) in zip(("training", "test"), parts, strict=False):
         if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
@@ -81,7 +83,7 @@ def from_arrays(path: Path, parts: list[tuple[Array, Array]]) -> Dataset:
     if len({x.dtype for x in xs}) > 1 or len({y.dtype.kind for y in ys}) > 1:
         got = ", ".join(f"{x.dtype} and {y.dtype}" for x, y in parts)
         raise error(path, "both parts have inputs and labels of the same kind", got)
-    xs = pixels(xs)
+    inputs = pixels(xs)
     classes: tuple[str, ...] = ()
     if ys[0].dtype.kind != "f":
         ys = [y.astype(np.uint8) if y.dtype.kind == "b" else y for y in ys]
@@ -95,13 +97,16 @@ def from_arrays(path: Path, parts: list[tuple[Array, Array]]) -> Dataset:
     name = path.name.partition(".")[0]
     data, *test = (
         Dataset(x, y, classes, part)
-        for x, y, part in zip(xs, ys, (name, f"{name} test"), strict=False)
+        for x, y, part in zip(inputs, ys, (name, f"{name} test"), strict=False)
     )
     return replace(data, test=test[0]) if test else data
 
 
-def pixels(xs: list[Array]) -> list[Array]:
-    """uint8 means pixels: as parts of 255, unless none exceeds 1."""
-    if xs[0].dtype == np.uint8 and max(x.max(initial=0) for x in xs) > 1:
-        return [x / np.float32(255) for x in xs]
-    return xs
+def pixels(xs: list[Array]) -> list[Array | Rows]:
+    """uint8 means pixels: as parts of 255, unless none exceeds 1. What is mapped stays so."""
+    bright = xs[0].dtype == np.uint8 and any(b.max(initial=0) > 1 for x in xs for b in blocks(x))
+    unit = 255 if bright else 1
+    return [
+        Rows(x, unit) if isinstance(x, np.memmap) else x / np.float32(unit) if bright else x
+        for x in xs
+    ]

@@ -6,7 +6,7 @@ May import numpy, gpugrad.errors and its siblings dataset and files.
 import io
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from gpugrad.data.dataset import Dataset
 from gpugrad.data.files import Array, error, from_arrays, nearest, pixels, read_up_to
 from gpugrad.errors import DataError
 
-_X = ("x", "X", "x_train", "X_train")
-_Y = ("y", "Y", "y_train", "Y_train")
+INPUTS = ("x", "X", "x_train", "X_train")
+_LABELS = ("y", "Y", "y_train", "Y_train")
 
 
 def load_npz(path: Path, target: str | None) -> Dataset:
@@ -26,17 +26,17 @@ def load_npz(path: Path, target: str | None) -> Dataset:
     ``target`` is the key of the labels where it is not one of these.
     """
     with _opened(path) as archive:
-        parts = _parts(path, archive, target)
+        parts = choose_parts(path, _keys(archive), lambda key: _read(path, archive, key), target)
     return from_arrays(path, parts)
 
 
 def load_npz_inputs(path: Path) -> Array:
     """The array under the key x or x_train, without labels: (n, features)."""
     with _opened(path) as archive:
-        x = _read(path, archive, _choose(path, _keys(archive), _X, "inputs"))
+        x = _read(path, archive, choose(path, _keys(archive), INPUTS, "inputs"))
     if x.ndim == 0 or x.dtype.kind not in "fiub":
         raise error(path, "inputs are real numbers, one row each", f"{x.dtype} {x.shape}")
-    return pixels([x.reshape(len(x), -1 if x.size else 0)])[0]
+    return np.asarray(pixels([x.reshape(len(x), -1 if x.size else 0)])[0])
 
 
 @contextmanager
@@ -54,24 +54,30 @@ def _keys(archive: zipfile.ZipFile) -> list[str]:
     return [name.removesuffix(".npy") for name in archive.namelist()]
 
 
-def _parts(path: Path, archive: zipfile.ZipFile, target: str | None) -> list[tuple[Array, Array]]:
-    """``(x, y)`` of the training part and, where there is one, of the test part."""
-    keys = _keys(archive)
-    x = _choose(path, keys, _X, "inputs")
+def choose_parts(
+    path: Path,
+    keys: list[str],
+    read: Callable[[str], Array],
+    target: str | None,
+    inputs: str | None = None,
+) -> list[tuple[Array, Array]]:
+    """``(x, y)`` of the training part and, where there is one, of the test part.
+
+    ``target`` and ``inputs`` are the keys of what is called otherwise.
+    """
+    x = choose(path, keys, INPUTS, "inputs") if inputs is None else inputs
     if target is not None and target not in keys:
         raise error(path, f"no array is called {target!r}", keys, nearest(target, keys))
-    y = _choose(path, keys, _Y, "labels") if target is None else target
+    y = choose(path, keys, _LABELS, "labels") if target is None else target
     tests = [f"{key.removesuffix('_train')}_test" for key in (x, y)]
     present = [key for key in tests if key in keys]
     if len(present) == 1:
         raise error(path, f"a test part is both {tests[0]!r} and {tests[1]!r}", keys)
-    parts = [(_read(path, archive, x), _read(path, archive, y))]
-    if present:
-        parts.append((_read(path, archive, tests[0]), _read(path, archive, tests[1])))
-    return parts
+    pairs = [(x, y), (tests[0], tests[1])] if present else [(x, y)]
+    return [(read(x), read(y)) for x, y in pairs]
 
 
-def _choose(path: Path, keys: list[str], names: tuple[str, ...], what: str) -> str:
+def choose(path: Path, keys: list[str], names: tuple[str, ...], what: str) -> str:
     found = [key for key in keys if key in names]
     if len(found) != 1:
         hint = "target='<key>'" if what == "labels" else "naming them x and y"

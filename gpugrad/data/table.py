@@ -1,4 +1,4 @@
-"""CSV with a header line (RFC 4180, UTF-8; or ; or a tab between), checked cell by cell.
+"""Tables: what their columns and target become; CSV (RFC 4180, UTF-8; ; or a tab between) itself.
 
 May import numpy, gpugrad.errors and its siblings cells, columns, dataset and files.
 """
@@ -8,7 +8,7 @@ import io
 import math
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -20,7 +20,6 @@ from gpugrad.data.cells import COMMA_NUMBER, Cells
 from gpugrad.data.columns import Column
 from gpugrad.data.dataset import Dataset
 from gpugrad.data.files import Array, error, nearest, opened
-from gpugrad.errors import DataError
 
 # An integer target with more distinct values than this is a quantity, not a class.
 MOST_INTEGER_CLASSES = 20
@@ -44,13 +43,18 @@ def load_csv(path: Path, target: str | None) -> Dataset:
         if not header:
             raise error(path, "the file is empty", hint="a header line and rows under it")
         names, column = _columns(path, line, header, target)
-        cells, answers, lines = _cells(path, rows, names, len(header), column)
+        cells, answers = _cells(path, rows, names, len(header), column)
+    return dataset_of(path, cells, header[column], answers)
+
+
+def dataset_of(path: Path, cells: list[Cells], target: str, answers: list[str]) -> Dataset:
+    """The Dataset of a table's columns, and of the texts in its column ``target``."""
     understood = [each.understood() for each in cells]
     columns = tuple(column for column, _ in understood)
     features = tuple(feature for column in columns for feature in column.features)
     if not features:
         raise error(path, "there is nothing to learn from", "; ".join(n for _, n in understood))
-    y, classes = _answers(path, lines, header[column], answers)
+    y, classes = _answers(path, cells[0].place, target, answers)
     return Dataset(
         np.concatenate([c.encoded(column) for c, column in zip(cells, columns, strict=True)], 1),
         *(y, classes, path.name.partition(".")[0], features),
@@ -71,14 +75,25 @@ def read_csv(path: Path, columns: Sequence[Column]) -> Array:
         if not header:
             raise error(path, "the file is empty", hint="a header line and rows under it")
         _names(path, line, header)
-        for column in columns:
-            if column.features and column.name not in header:
-                hint = nearest(column.name, header)
-                raise error(path, f"no column is called {column.name!r}", header, hint)
-        cells, _, _ = _cells(path, rows, tuple(header), len(header), None)
-    known = {each.name: each for each in cells}
+        used = used_columns(path, header, columns)
+        cells, _ = _cells(path, rows, tuple(header), len(header), None)
+    return encoded(cells, used)
+
+
+def used_columns(path: Path, header: list[str], columns: Sequence[Column]) -> list[Column]:
+    """Those of ``columns`` that become features; raises unless all are in ``header``."""
     used = [column for column in columns if column.features]
-    return np.concatenate([known[column.name].encoded(column) for column in used], axis=1)
+    for column in used:
+        if column.name not in header:
+            hint = nearest(column.name, header)
+            raise error(path, f"no column is called {column.name!r}", header, hint)
+    return used
+
+
+def encoded(cells: list[Cells], columns: Sequence[Column]) -> Array:
+    """The features that ``columns`` make of a table's cells."""
+    known = {each.name: each for each in cells}
+    return np.concatenate([known[column.name].encoded(column) for column in columns], axis=1)
 
 
 @contextmanager
@@ -96,8 +111,8 @@ def _cells(
     names: Sequence[str],
     width: int,
     column: int | None,
-) -> tuple[list[Cells], list[str], list[int]]:
-    """The cells of each column but ``column``, those of that one, and every row's line."""
+) -> tuple[list[Cells], list[str]]:
+    """The cells of each column but ``column``, and those of that one."""
     values = array("d")
     words: list[dict[int, str]] = [{} for _ in names]
     answers: list[str] = []
@@ -124,8 +139,12 @@ def _cells(
     if not lines:
         raise error(path, "no rows under the header")
     table = np.frombuffer(values).reshape(len(lines), len(names))
-    found = [Cells(path, name, table[:, k].copy(), words[k], lines) for k, name in enumerate(names)]
-    return found, answers, lines
+
+    def place(row: int) -> str:
+        return f"line {lines[row]}"
+
+    found = [Cells(path, name, table[:, k].copy(), words[k], place) for k, name in enumerate(names)]
+    return found, answers
 
 
 def _rows(path: Path, text: io.TextIOWrapper) -> Iterator[tuple[int, list[str]]]:
@@ -176,21 +195,30 @@ def _columns(
         got = f"one column in line {line}"
         raise error(path, "a feature and a target column are needed", got, "commas between columns")
     _names(path, line, header)
-    if target is not None and target not in header:
-        raise error(path, f"no column is called {target!r}", header, nearest(target, header))
-    column = len(header) - 1 if target is None else header.index(target)
+    column = target_index(path, header, target)
     return tuple(header[:column] + header[column + 1 :]), column
 
 
-def _names(path: Path, line: int, header: list[str]) -> None:
-    """Check the names of all columns; spaces around them go."""
+def target_index(path: Path, header: list[str], target: str | None) -> int:
+    """Which of the columns is ``target``; without one, the last."""
+    if target is not None and target not in header:
+        raise error(path, f"no column is called {target!r}", header, nearest(target, header))
+    return len(header) - 1 if target is None else header.index(target)
+
+
+def unique_names(path: Path, header: list[str], where: str) -> None:
+    """Check that all columns have names of their own; spaces around them go."""
     header[:] = [name.strip() for name in header]
-    where = f"in line {line}"
     if "" in header:
         got = f"none for column {header.index('') + 1} {where}"
         raise error(path, "every column has a name", got, "to_csv(index=False) in pandas")
     if repeated := [name for name, count in Counter(header).items() if count > 1]:
         raise error(path, "column names are unique", f"{repeated[0]!r} twice {where}")
+
+
+def _names(path: Path, line: int, header: list[str]) -> None:
+    where = f"in line {line}"
+    unique_names(path, header, where)
     if all(map(_number, header)) and header != [str(i) for i in range(len(header))]:
         raise error(path, "the first line names the columns", f"only numbers {where}")
 
@@ -203,30 +231,26 @@ def _number(cell: str) -> bool:
     return "_" not in cell
 
 
-def _not_finite(path: Path, line: int, name: str, value: float) -> DataError:
-    rule = "numbers are finite and fit float32"
-    return error(path, rule, f"{value} in line {line}, column {name!r}", "filling or dropping it")
-
-
 def _answers(
-    path: Path, lines: list[int], name: str, answers: list[str]
+    path: Path, place: Callable[[int], str], name: str, answers: list[str]
 ) -> tuple[Array, tuple[str, ...]]:
     """The target column as labels and the names of their classes, or as float targets and none."""
     if "" in answers:
         gone = f"{answers.count('')} of {len(answers)} missing in column {name!r}"
-        got = f"{gone}, the first in line {lines[answers.index('')]}"
+        got = f"{gone}, the first in {place(answers.index(''))}"
         raise error(path, "every row has a target", got, "leaving those rows out")
     words = [i for i, answer in enumerate(answers) if not _number(answer)]
     keys: list[Any] = answers  # str, or int so that 10 sorts after 9
     if 2 * len(words) < len(answers):
         if words:
-            got = f"{answers[words[0]]!r} in line {lines[words[0]]}, column {name!r}"
+            got = f"{answers[words[0]]!r} in {place(words[0])}, column {name!r}"
             raise error(path, "a target column is all numbers or all text", got)
         y = np.array(answers, np.float64)
         bad = ~(np.abs(y) <= _FLOAT32_MAX)
         if bad.any():
             row = int(bad.argmax())
-            raise _not_finite(path, lines[row], name, y[row])
+            got = f"{y[row]} in {place(row)}, column {name!r}"
+            raise error(path, "numbers are finite and fit float32", got, "filling or dropping it")
         whole = all(answer.lstrip("+-").isdecimal() for answer in answers)
         if not whole or len(set(y)) > MOST_INTEGER_CLASSES:
             return y, ()
