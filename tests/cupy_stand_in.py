@@ -11,6 +11,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import threading
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -165,18 +166,23 @@ class _Capture:
         self.last[stream] = {len(self.work) - 1}
 
 
-_capture: _Capture | None = None
+class _Here(threading.local):
+    """Of each thread: its capture, as in the relaxed mode, and its current stream."""
+
+    def __init__(self) -> None:
+        self.capture: _Capture | None = None
+        self.current = Stream()
 
 
 def _enqueue(work: Callable[[], None]) -> None:
-    if _capture is None:
+    if _here.capture is None:
         work()
     else:
-        _capture.add(_current[0], work)
+        _here.capture.add(_here.current, work)
 
 
 def _not_while_capturing(what: str) -> None:
-    if _capture is not None:
+    if _here.capture is not None:
         raise RuntimeError(f"{what} while a stream is being captured")
 
 
@@ -198,45 +204,61 @@ class Graph:
 
 
 class Event:
-    def __init__(self, after: set[int]) -> None:
-        self.after = after
+    def __init__(self, after: set[int], stream: "Stream") -> None:
+        self.after, self.stream, self.copies = after, stream, len(stream.copies)
+
+    def synchronize(self) -> None:
+        _not_while_capturing("an event is waited for")
+        self.stream.catch_up(self.copies)
 
 
 class Stream:
-    """What is enqueued runs at once, or when the graph is launched that it is captured into."""
+    """What is enqueued runs at once, or when the graph is launched that it is captured into.
+
+    Asynchronous copies from the host run as late as can be: when somebody waits for them.
+    """
 
     def __init__(self, non_blocking: bool = False) -> None:
         self.ptr = id(self) if non_blocking else 0
         self.before: Any = None
+        self.copies: list[Callable[[], None]] = []
+        self.copied = 0
+        self.lock = threading.Lock()
+
+    def catch_up(self, copies: int) -> None:
+        with self.lock:
+            while self.copied < copies:
+                self.copies[self.copied]()
+                self.copied += 1
 
     def __enter__(self) -> "Stream":
-        self.before = _current[0]
-        _current[0] = self
+        self.before = _here.current
+        _here.current = self
         return self
 
     def __exit__(self, *error: Any) -> None:
-        _current[0] = self.before
+        _here.current = self.before
 
     def synchronize(self) -> None:
         _not_while_capturing("a stream is waited for")
 
     def record(self, event: Any = None) -> Event:
-        return Event(set() if _capture is None else set(_capture.last[self]))
+        return Event(set() if _here.capture is None else set(_here.capture.last[self]), self)
 
     def wait_event(self, event: Event) -> None:
-        if _capture is not None:
-            _capture.last[self] = _capture.last.get(self, set()) | event.after
+        if _here.capture is None:
+            event.synchronize()
+        else:
+            _here.capture.last[self] = _here.capture.last.get(self, set()) | event.after
 
     def begin_capture(self, mode: int | None = None) -> None:
-        global _capture
         _not_while_capturing("another capture begins")
         if not self.ptr:
             raise RuntimeError("the default stream cannot be captured")
-        _capture = _Capture(self)
+        _here.capture = _Capture(self)
 
     def end_capture(self) -> Graph:
-        global _capture
-        capture, _capture = _capture, None
+        capture, _here.capture = _here.capture, None
         if capture is None:
             raise RuntimeError("the stream is not being captured")
         joined = capture.last[self]
@@ -249,7 +271,7 @@ class Stream:
         return Graph(capture)
 
 
-_current = [Stream()]
+_here = _Here()
 
 
 class RawModule:
@@ -334,6 +356,9 @@ class _Pointer:
         self.bytes = room
         self.ptr = room.ctypes.data
 
+    def copy_from_host_async(self, mem: int, size: int, stream: Any = None) -> None:
+        stream.copies.append(lambda: ctypes.memmove(self.bytes.ctypes.data, mem, size))
+
     def __add__(self, offset: int) -> "_Pointer":
         return _Pointer(self.bytes[offset:])
 
@@ -354,7 +379,7 @@ def install() -> None:
         is_available=lambda: True,
         Device=_Device,
         Stream=Stream,
-        get_current_stream=lambda: _current[0],
+        get_current_stream=lambda: _here.current,
         alloc_pinned_memory=_Pinned,
         runtime=types.SimpleNamespace(
             getDeviceCount=lambda: 1,

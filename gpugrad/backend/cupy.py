@@ -23,6 +23,8 @@ from gpugrad.errors import DeviceError, DeviceMemoryError, message
 
 Array = Any
 
+_ALIGNED = 16  # bytes: where arrays begin in pinned memory
+
 _INSTALL = 'pip install "gpugrad[cuda13]" (CUDA 13 drivers) or "gpugrad[cuda12]"; or --device cpu'
 
 
@@ -189,6 +191,14 @@ class CupyBackend:
         array[:] = 0
         return array
 
+    def upload(self, slots: int) -> Callable[[Sequence[np.ndarray[Any, Any]]], Callable[[], Any]]:
+        """What copies host arrays here beside the work of the present stream, from another thread.
+
+        ``arrive = send(arrays)`` enqueues the copies on a stream of their own; ``arrive()`` gives
+        the arrays, for work that is enqueued from then on. ``slots`` calls may be under way.
+        """
+        return _Upload(self, slots).send
+
     def stream(self) -> int:
         """The current stream, as the libraries take it."""
         return int(self.xp.cuda.get_current_stream().ptr)
@@ -260,3 +270,45 @@ class CupyBackend:
 
     def address(self, array: Array) -> int:
         return int(array.data.ptr)
+
+
+class _Upload:
+    """Pinned memories that take turns, and the stream that copies from them."""
+
+    def __init__(self, backend: CupyBackend, slots: int) -> None:
+        self._backend = backend
+        with backend.here():
+            self._reader = backend.xp.cuda.get_current_stream()
+            self._stream = backend.xp.cuda.Stream(non_blocking=True)
+            # Each with what tells that the copies from it are done.
+            self._slots = [(backend.seen_by_both(1), self._stream.record()) for _ in range(slots)]
+        self._turn = 0
+
+    def send(self, arrays: Sequence[np.ndarray[Any, Any]]) -> Callable[[], list[Array]]:
+        xp = self._backend.xp
+        slot = self._turn
+        self._turn = (slot + 1) % len(self._slots)
+        pinned, copied = self._slots[slot]
+        copied.synchronize()
+        starts = np.cumsum([0, *[-(-a.nbytes // _ALIGNED) * _ALIGNED for a in arrays]]).tolist()
+        with self._backend.here():
+            if pinned.size < starts[-1]:
+                pinned = self._backend.seen_by_both(starts[-1])
+            # Of the reader's pool: its queue may still work on memory that was freed there.
+            with self._reader:
+                targets = [xp.empty(a.shape, a.dtype) for a in arrays]
+            self._stream.wait_event(self._reader.record())
+            for a, target, start in zip(arrays, targets, starts, strict=False):
+                if a.size:
+                    room = pinned[start : start + a.nbytes]
+                    room.view(a.dtype).reshape(a.shape)[...] = a
+                    target.data.copy_from_host_async(room.ctypes.data, a.nbytes, self._stream)
+            copied = self._stream.record()
+        self._slots[slot] = pinned, copied
+
+        def arrive() -> list[Array]:
+            with self._backend.here():
+                xp.cuda.get_current_stream().wait_event(copied)
+            return targets
+
+        return arrive

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import gpugrad as gg
 from gpugrad import nn, optim
-from gpugrad.data import Dataset, Rows, batch_count, batches
+from gpugrad.data import Dataset, Rows, batch_count, batches, prefetch
 from gpugrad.errors import GradientError
 
 Metrics = dict[str, float]
@@ -95,9 +95,12 @@ class Loop:
     def __iter__(self) -> Iterator[Position]:
         p = self.position
         while not self.finished:
-            for x, y in batches(
+            made: Iterator[Any] = batches(
                 self.train, self.batch_size, seed=self.seed, epoch=p.epoch, start=p.batch
-            ):
+            )
+            if isinstance(self.train.x, Rows):  # a read may wait for the disk
+                made = prefetch(made, self.device)
+            for x, y in made:
                 self._step(x, y)
                 if p.batch == self.batches:
                     self._finish_epoch()

@@ -1,6 +1,6 @@
 """Data to train on: files, scikit-learn's digits, splits, minibatches, standardisation.
 
-May import numpy, gpugrad.errors and gpugrad.random; scikit-learn only inside ``digits``.
+Only ``prefetch`` knows tensors. scikit-learn is imported inside ``digits`` alone.
 """
 
 import os
@@ -11,6 +11,7 @@ from gpugrad.data.columns import Column
 from gpugrad.data.dataset import Dataset, Scaler, batch_count, batches
 from gpugrad.data.files import Array, error, nearest, reading
 from gpugrad.data.idx import load_folder
+from gpugrad.data.loader import prefetch
 from gpugrad.data.npy import holds_npy, load_npy, load_npy_inputs
 from gpugrad.data.npz import load_npz, load_npz_inputs
 from gpugrad.data.parquet import load_parquet, read_parquet
@@ -28,6 +29,7 @@ __all__ = [
     "digits",
     "load",
     "load_inputs",
+    "prefetch",
 ]
 
 
