@@ -82,7 +82,29 @@ def net(collapse: bool | None = None) -> Picture:
     return gg.draw(loss, x, np.arange(16) % 3, collapse=collapse)
 
 
+def trained() -> Any:
+    """A training step with dropout and Adam, and its arguments."""
+    model = gg.nn.MLP([4, 8, 3], dropout=0.5, generator=gg.random.Generator(0))
+    optimizer = gg.optim.Adam(model, lr=0.1)
+
+    def step(x: Any, y: Any) -> Any:
+        optimizer.zero_grad()
+        loss = gg.nn.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    x = np.random.default_rng(0).normal(size=(16, 4)).astype("f4")
+    return gg.compile(step), (x, np.arange(16) % 3), model
+
+
+def program() -> Picture:
+    step, args, _ = trained()
+    return gg.draw(step, *args)
+
+
 PICTURES = {
+    "program": program,
     "olah": lambda: gg.draw(olah, 2.0, 1.0),
     "forward": lambda: gg.draw(olah, 2.0, 1.0, mode="forward", wrt="b"),
     "paths": lambda: gg.draw(paths, 1.0),
@@ -196,6 +218,77 @@ def test_a_function_is_called_once() -> None:
     picture = gg.draw(f, 1.0)
     picture.svg(), picture.html(), picture.dot()
     assert len(calls) == 1
+
+
+# Programs
+
+
+def test_looking_at_a_program_trains_nothing() -> None:
+    step, args, model = trained()
+    twin, _, other = trained()
+    gg.draw(step, *args)
+    for _ in range(3):
+        assert step(*args).item() == twin(*args).item()
+    for name, value in model.state_dict().items():
+        assert value.numpy().tobytes() == other.state_dict()[name].numpy().tobytes()
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_passes_are_those_that_run(native: bool) -> None:
+    step, args, _ = trained()
+    with gg.config.override(native=native):
+        passes, equations = gg.draw(step, *args).views
+        stats = step.recording(*args).stats()
+    done = [v for v in passes.vertices if v.kind not in ("input", "parameter")]
+    assert len(done) == stats["steps"]
+    assert sum(v.kind == "call" for v in done) == stats["calls"]
+    assert all(v.seconds is not None and v.seconds > 0 for v in done)
+    first = next(v for v in done if v.text == "x @ 0.weightᵀ")
+    assert (first.shape, first.bytes) == ((16, 8), 4 * (16 * 4 + 8 * 4 + 16 * 8))
+    updated = {v.name for v in done if v.output}
+    assert updated == {"step()", "0.weight′", "0.bias′", "3.weight′", "3.bias′"}
+    assert "writes exp_avg of 0.weight (8, 4) float32, 128 B" in passes.vertex("0.weight′").line
+    assert passes.notes[-1] == "not fused: uniform (no native form)"
+    assert sum(v.kind == "op" for v in equations.vertices) == stats["equations"]
+
+
+def test_rows_cut_over_threads_are_drawn_and_timed() -> None:
+    model = gg.nn.MLP([64, 96, 10], "relu", generator=gg.random.Generator(0))
+
+    optimizer = gg.optim.SGD(model, lr=0.1)
+
+    @gg.compile(threads=2)
+    def whole(x: Any, y: Any) -> Any:
+        optimizer.zero_grad()
+        loss = gg.nn.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    x = np.random.default_rng(0).normal(size=(1024, 64)).astype("f4")
+    args = (x, np.arange(1024) % 10)
+    if not gg.backend.native.available():
+        pytest.skip("no native core")
+    assert "rows" in whole.recording(*args).stats()["segments"]
+    graph = gg.draw(whole, *args).graph
+    assert any("batch of 1024 is cut" in note for note in graph.notes)
+    assert all(v.seconds for v in graph.vertices if v.kind in ("pass", "fused"))
+
+
+def test_a_program_alone_and_methods() -> None:
+    step, args, _ = trained()
+    graph = gg.draw(step.program(*args)).graph
+    assert graph.label.startswith("as traced: ")
+
+    class Holder:
+        @gg.compile
+        def double(self, x: Any) -> Any:
+            return x * 2
+
+    holder = Holder()
+    assert gg.draw(holder.double, np.ones(3)).graph.vertex("double()").output
+    reverse = gg.draw(gg.compile(olah), 2.0, 1.0, mode="reverse")
+    assert shown(reverse)["b"] == 5
 
 
 # What is written

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import gpugrad
-from gpugrad.cli import bench, doctor, evaluate, export, predict, train
+from gpugrad.cli import bench, doctor, evaluate, export, graph, predict, train
 from gpugrad.cli.options import UsageError
 from gpugrad.errors import GpugradError
 
@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     predict.add(commands)
     evaluate.add(commands)
     export.add(commands)
+    graph.add(commands)
     bench.add(commands)
     doctor.add(commands)
     for stream in (sys.stdout, sys.stderr):

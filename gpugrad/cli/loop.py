@@ -90,7 +90,7 @@ class Loop:
         self.batches = batch_count(len(train), batch_size)
         self.samples = 0  # seen by this Loop
         self._loss = nn.cross_entropy if train.classes else nn.mse
-        self._learn = gg.compile(self._update) if compiled else self._update
+        self.learn = gg.compile(self.update) if compiled else self.update
 
     def __iter__(self) -> Iterator[Position]:
         p = self.position
@@ -149,7 +149,7 @@ class Loop:
         p = self.position
         rows = gg.asarray(x, device=self.device), gg.asarray(y, device=self.device)
         try:
-            loss, *correct = self._learn(*rows)
+            loss, *correct = self.learn(*rows)
         except GradientError as error:  # of clipping
             if self.clip_norm is None:
                 raise
@@ -162,7 +162,7 @@ class Loop:
         p.correct += sum(int(n.item()) for n in correct)
         self.samples += len(x)
 
-    def _update(self, x: gg.Tensor, y: gg.Tensor) -> tuple[gg.Tensor, ...]:
+    def update(self, x: gg.Tensor, y: gg.Tensor) -> tuple[gg.Tensor, ...]:
         """One step of the optimiser; the loss before it and, of classes, how many were right."""
         self.optimizer.zero_grad()
         outputs = self.model(x)

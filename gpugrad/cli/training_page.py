@@ -148,6 +148,8 @@ def _curve(
     if best is not None and name != "lr":
         axes.axvline(best, color="#57606a", linewidth=1, linestyle="--", label=f"epoch {best}")
     axes.set(xlabel="epoch", ylabel="learning rate" if name == "lr" else label(name))
+    if len(history) == 1:  # room around it, or there would be parts of epochs
+        axes.set_xlim(history[0]["epoch"] - 1, history[0]["epoch"] + 1)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(color="#e5e5e5", linewidth=0.6)
     if name != "lr":
@@ -182,6 +184,8 @@ def _draw_flow(flow: nn.GradientFlow, names: Sequence[str], canvas: Any, wide: b
     for place, layer in zip(places, flow.layers, strict=True):
         axes.annotate(f" {layer.verdict}", (layer.relative, place), va="center", fontsize=9)
     axes.margins(x=0.15)
+    if not wide:  # numbers between the powers of ten would run into one another
+        axes.xaxis.set_minor_formatter("")
     axes.grid(axis="x", color="#e5e5e5", linewidth=0.6)
 
 

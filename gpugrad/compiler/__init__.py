@@ -145,8 +145,12 @@ class Compiled:
 
     def program(self, *args: Any, **kwargs: Any) -> Program:
         """The program for these arguments, recorded if need be and not run."""
+        return self.recording(*args, **kwargs).program
+
+    def recording(self, *args: Any, **kwargs: Any) -> Recording:
+        """What would be replayed for these arguments: a program with its plan and memory."""
         leaves, _ = flatten((args, kwargs))
-        return self._find(args, kwargs, leaves).program
+        return self._find(args, kwargs, leaves)
 
     def stats(self) -> dict[str, Any]:
         """What the latest recording became, and how often the function was recorded."""

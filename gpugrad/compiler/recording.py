@@ -71,6 +71,7 @@ class Recording:
         if on_device:
             place: Any = self.place
             engine = place.program
+        self.engine = engine
         self._build(engine, by_array=not self.native, moving=not on_device)
         self.replay = self._replay() if self.native else None
         self._lock: Any = self.replay or threading.Lock()
@@ -373,30 +374,33 @@ class Recording:
         self.place.copy_into(copy, array)
         return copy
 
-    def _call(self, node: Call) -> None:
-        values = [self._array(x) if type(x) is View else x for x in node.inputs]
+    def _call(self, node: Call, array: Callable[[View], Any] | None = None) -> None:
+        """Run an op's own forward, on the arrays that ``array`` gives for views."""
+        array = array or self._array
+        values = [array(x) if type(x) is View else x for x in node.inputs]
         with np.errstate(all="ignore"):
             results = node.eqn.op.forward(self.place.xp, *values, **node.eqn.params)
         many = results if isinstance(results, tuple) else (results,)
         for view, result in zip(node.outputs, many, strict=True):
-            self.place.copy_into(self._array(view), result)
+            self.place.copy_into(array(view), result)
 
     def _array(self, view: View, thread: int = 0) -> Any:
         """The values of ``view``, as an array on the memory that is bound now."""
         array = self._arrays.get((view, thread))
         if array is None:
-            array = self._new_array(view, thread)
+            array = self.array_on(self.memory, view, thread)
             if self.plan.home(view).buffer.kind == "temp":  # always in the arena
                 self._arrays[view, thread] = array
         return array
 
-    def _new_array(self, view: View, thread: int) -> Any:
+    def array_on(self, memories: Sequence[Any], view: View, thread: int = 0) -> Any:
+        """The values of ``view`` where ``memories`` stand for the plan's bases."""
         plan = self.plan
         private = plan.rows is not None and plan.rows.is_private(view.buffer)
         buffer = view.buffer if private else plan.home(view).buffer
         start = plan.offset.get(buffer, 0) + (thread * plan.private_bytes if private else 0)
         size = buffer.dtype.itemsize
-        memory = self.memory[plan.base(buffer)]
+        memory = memories[plan.base(buffer)]
         steps = tuple(s * size for s in view.strides)
         start += view.offset * size
         return self.place.view(memory, start, view.shape, buffer.dtype, steps)

@@ -1,7 +1,8 @@
 """`draw`: pictures of a computation with its values, local partials and gradients.
 
 `record` runs and watches, `graph` is what is drawn, `derive` its derivatives, `paths` their sums;
-`layout` places, `svg`, `html` and `dot` write. May import everything up to nn.
+`program` is what a compiled step became; `layout` places, `svg`, `html` and `dot` write. May import
+everything up to nn.
 """
 
 import difflib
@@ -12,8 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gpugrad.drawing import derive, dot, html, paths, record, svg
-from gpugrad.drawing.graph import Graph, build, collapsed, derived, nodes_of, operands
+from gpugrad.compiler import Compiled
+from gpugrad.compiler.program import Program
+from gpugrad.drawing import derive, dot, html, paths, program, record, svg
+from gpugrad.drawing.graph import PROGRAM, Graph, build, collapsed, derived, nodes_of, operands
 from gpugrad.drawing.record import Glance, Recording
 from gpugrad.errors import DtypeError, GradientError, message
 from gpugrad.io import replace_file
@@ -22,7 +25,7 @@ from gpugrad.node import Node
 from gpugrad.state import grad_mode
 from gpugrad.tensor import Tensor
 
-MODES = ("values", "reverse", "forward")
+MODES = ("values", "reverse", "forward", PROGRAM)
 _SMALL = 40  # vertices up to which every mode is worth a view of its own
 
 
@@ -81,7 +84,7 @@ class Picture:
 
 
 def draw(
-    subject: Tensor | Callable[..., Any],
+    subject: Tensor | Callable[..., Any] | Program,
     *args: Any,
     mode: str | None = None,
     wrt: str | None = None,
@@ -95,14 +98,20 @@ def draw(
     in Olah 2015, "Calculus on Computational Graphs". Larger values show shape, bytes and time;
     modules of `gpugrad.nn` are drawn as one box a layer.
 
+    Of a `gg.compile`d step the program is drawn that runs for these arguments: each pass over
+    memory as a box, with what was fused in it, the bytes it reads and writes, and on the CPU its
+    time on copies of all that it works on, so nothing is trained by looking. The html shows the
+    equations of the trace too, as a picture of ``step.program(...)`` does.
+
     Parameters
     ----------
-    subject : a function, an `nn.Module`, or a tensor on the tape. A function is called once, with
-        whatever it does besides (random numbers drawn, statistics moved) done once.
+    subject : a function, an `nn.Module`, a tensor on the tape, a compiled step or a program. A
+        function is called once, with whatever it does besides (random numbers drawn, statistics
+        moved) done once.
     args : what to call it with. Floats, floating arrays and tensors are inputs, also within lists,
         tuples and dicts; integers are constants.
     mode : "values", "reverse" or "forward"; by default reverse, values where the output is no
-        number.
+        number; of a compiled step "program".
     wrt : the input whose derivative is followed (forward; by default the first) or written out
         (reverse; by default each), by its name in the picture.
     of : the output whose derivative is shown, by its name; by default the first.
@@ -112,7 +121,7 @@ def draw(
     call of ``draw``. The html of a picture holds the other modes too.
 
     Raises `GradientError` for a tensor off the tape, a graph that backward has freed, a derivative
-    that does not exist, and an unknown name.
+    that does not exist, and an unknown name; `TraceError` for a step that is no program.
 
     Examples
     --------
@@ -135,6 +144,19 @@ def draw(
         hint = ", ".join(map(repr, MODES))
         raise GradientError(message("draw", "unknown mode", repr(mode), hint))
     around = sys._getframe(1).f_locals
+    if isinstance(getattr(subject, "__func__", None), Compiled):  # a method of an object
+        args, subject = (subject.__self__, *args), subject.__func__  # type: ignore[union-attr]
+    if isinstance(subject, Program) or (isinstance(subject, Compiled) and mode in (None, PROGRAM)):
+        if (wrt, of, collapse) != (None, None, None) or mode not in (None, PROGRAM):
+            rule = "a program has no derivatives to choose"
+            hint = 'gg.draw(step, ..., mode="reverse") for the function that was compiled'
+            raise GradientError(message("draw", rule, hint=hint))
+        if isinstance(subject, Program):
+            return Picture([program.of_program(subject)])
+        return Picture(program.of_compiled(subject, args, around))
+    if mode == PROGRAM:
+        rule, got = "only what gg.compile made has a program", type(subject).__name__
+        raise GradientError(message("draw", rule, got, "gg.draw(gg.compile(f), ...)"))
     if isinstance(subject, Tensor):
         if args:
             hint = "gg.draw(f, ...) with the function it came from"

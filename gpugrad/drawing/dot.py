@@ -5,14 +5,23 @@ from html import escape
 from gpugrad.drawing.graph import Graph, details
 from gpugrad.drawing.record import shape_text
 
-_COLOURS = {"input": "#e8f1fd", "parameter": "#eaf7ee", "op": "#f8fafc", "layer": "#f3effc"}
+_COLOURS = {
+    "input": "#e8f1fd",
+    "parameter": "#eaf7ee",
+    "op": "#f8fafc",
+    "layer": "#f3effc",
+    "pass": "#f8fafc",
+    "fused": "#f3effc",
+    "call": "#fdf0dc",
+}
 
 
 def draw(graph: Graph) -> str:
     """The DOT text of ``graph``: labels, tooltips, gradients in red."""
+    told = "\n".join([graph.label, *graph.notes, *graph.formulas])
     lines = [
         f"digraph {_quoted(graph.title or 'computation')} {{",
-        f"  label={_quoted(chr(10).join([graph.label, *graph.formulas]))}; labeljust=l;",
+        f"  label={_quoted(told)}; labeljust=l;",
         '  node [shape=box style="rounded,filled" fontname=monospace fontsize=11];',
         "  edge [fontname=monospace fontsize=10];",
     ]
@@ -23,6 +32,7 @@ def draw(graph: Graph) -> str:
         if v.derivative is not None:
             slope = escape(f"{v.symbol} = {v.derivative.strength()}")
             label.append(f'<font color="#b91c1c">{slope}</font>')
+        label += [escape(note) for note in v.notes]
         tip = "\n".join(details(v, graph))
         lines.append(
             f"  {number[v.key]} [label=<{'<br/>'.join(label)}> tooltip={_quoted(tip)}"

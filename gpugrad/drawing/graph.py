@@ -19,6 +19,7 @@ from gpugrad.node import PART, Node, concrete
 from gpugrad.tensor import Tensor
 
 LARGEST = 1500  # vertices; more than this nobody can see
+PROGRAM = "program"  # the mode of a compiled step's picture, beside those of a computation
 
 _INFIX = {
     "add": "+",
@@ -38,7 +39,7 @@ class Vertex:
 
     key: int
     name: str
-    kind: str  # "input", "parameter", "op" or "layer"
+    kind: str  # "input", "parameter", "op" or "layer"; in a program "pass", "fused" or "call"
     text: str  # how it was computed
     shape: tuple[int, ...]
     dtype: Any
@@ -51,6 +52,7 @@ class Vertex:
     layer: Layer | None = None
     output: bool = False
     members: tuple["Vertex", ...] = ()
+    notes: tuple[str, ...] = ()  # what else is to be said of it, a line each
 
     @property
     def title(self) -> str:
@@ -66,6 +68,7 @@ class Edge:
     place: int
     partial: Glance | None = None  # ∂target/∂source where it is one array of entries
     letter: str = ""
+    text: str = ""  # what it carries, where that is no derivative
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Graph:
     mode: str = "values"
     label: str = ""  # what tells this view from another of the same computation
     formulas: Sequence[str] = field(default=())
+    notes: Sequence[str] = field(default=())
 
     @property
     def heading(self) -> str:
@@ -235,13 +239,15 @@ def _text(node: Node, names: Sequence[str | None], seen: Seen | None) -> str:
             elif hasattr(kept, "shape"):
                 name = Glance.of(kept).brief()
         words.append(name or "constant")
-    op = holder.op.name
+    text = phrase(holder.op.name, words)
+    return f"{text}[{node.params['index']}]" if node.op is PART and len(holder.shape) > 1 else text
+
+
+def phrase(op: str, words: Sequence[str]) -> str:
+    """``a + b`` or ``exp(a)``."""
     if op in _INFIX and len(words) == 2:
         return f"{words[0]} {_INFIX[op]} {words[1]}"
-    if op == "negative":
-        return f"−{words[0]}"
-    text = f"{op}({', '.join(words)})"
-    return f"{text}[{node.params['index']}]" if node.op is PART and len(holder.shape) > 1 else text
+    return f"−{words[0]}" if op == "negative" else f"{op}({', '.join(words)})"
 
 
 def _partials(node: Node, parents: Sequence[Node | None], device: str) -> list[Glance | None]:
@@ -307,13 +313,14 @@ def collapsed(graph: Graph) -> Graph:
                 text += f", call {repeated[text]}"
             vertices.append(_as_layer(text, v, inner))
     moved = {key: last[call] for key, call in home.items()}
+    joined: set[tuple[int, int]] = set()
     for e in graph.edges:
         source, target = moved.get(e.source, e.source), moved.get(e.target, e.target)
-        if source != target:
-            inner_edge = e.source in moved or e.target in moved
-            edges.append(
-                replace(e, source=source, target=target, partial=None if inner_edge else e.partial)
-            )
+        if e.source not in moved and e.target not in moved:
+            edges.append(e)
+        elif source != target and (source, target) not in joined:
+            joined.add((source, target))
+            edges.append(replace(e, source=source, target=target, partial=None))
     return replace(graph, vertices=vertices, edges=edges, formulas=())
 
 
@@ -340,7 +347,7 @@ def details(v: Vertex, graph: Graph) -> list[str]:
     lines = [v.title, f"{v.kind}, {shape_text(v.shape)} {np.dtype(v.dtype).name}"]
     if v.value is not None:
         lines.append(f"value: {v.value.full()}")
-    else:
+    elif graph.mode != PROGRAM:
         lines.append("value: not kept by the tape")
     if v.derivative is not None:
         lines.append(f"{v.symbol}: {v.derivative.full()}")
@@ -355,21 +362,36 @@ def details(v: Vertex, graph: Graph) -> list[str]:
         if inner.derivative is not None:
             text += f", {inner.symbol} {inner.derivative.strength()}"
         lines.append(text)
+    lines += v.notes
     if v.seconds is not None:
-        lines.append(f"{cost(v)} (time since the op before)")
+        how = "run on its own" if graph.mode == PROGRAM else "time since the op before"
+        lines.append(f"{cost(v)} ({how})")
     if v.line:
         lines.append(v.line)
     return lines
 
 
 def cost(v: Vertex) -> str:
-    """``4 KiB, 12 µs``."""
-    size, unit = float(v.bytes or 0), "B"
+    """``4 KiB, 12 µs``; what is not known is left out."""
+    known = []
+    if v.bytes is not None:
+        known.append(bytes_text(v.bytes))
+    if v.seconds is not None:
+        known.append(seconds_text(v.seconds))
+    return ", ".join(known)
+
+
+def bytes_text(n: float) -> str:
+    unit = "B"
     for larger in ("KiB", "MiB", "GiB"):
-        if size >= 1000:
-            size, unit = size / 1024, larger
-    time, scale = (v.seconds or 0.0) * 1e6, "µs"
+        if n >= 1000:
+            n, unit = n / 1024, larger
+    return f"{n:.3g} {unit}"
+
+
+def seconds_text(seconds: float) -> str:
+    time, scale = seconds * 1e6, "µs"
     for longer in ("ms", "s"):
         if time >= 1000:
             time, scale = time / 1000, longer
-    return f"{size:.3g} {unit}, {time:.3g} {scale}"
+    return f"{time:.3g} {scale}"

@@ -149,14 +149,14 @@ def of_function(
     if state.trace is not None or state.levels:
         rule = "inside a compiled step or forward mode there are no plain values to show"
         raise GradientError(message("draw", rule, hint="gg.draw outside of it"))
-    called = _parameters(f, args)
+    called = parameters(f, args)
     leaves, rebuild = flatten(args)
-    paths = [path for name, x in zip(called, args, strict=True) for path in _paths(name, x)]
+    known = [path for name, x in zip(called, args, strict=True) for path in paths(name, x)]
     inner: list[Any] = []
     inputs: dict[Node, str] = {}
     values: dict[Node, Glance] = {}
     constants: dict[int, str] = {}
-    for path, x in zip(paths, leaves, strict=True):
+    for path, x in zip(known, leaves, strict=True):
         if isinstance(x, Tensor) or is_array(x):
             x = functions.asarray(x)
             if x.dtype.kind not in "fc":
@@ -171,11 +171,11 @@ def of_function(
     with differentiating(), state.watched_by(watch):
         watch.mark = time.perf_counter()
         result = f(*rebuild(inner))
-    title = _title(f)
+    title = title_of(f)
     outputs: dict[Node, str] = {}
     device = ""
     own = dict(_named({} if watch.frame is None else watch.frame.f_locals))
-    for path, y in zip(_paths(title, result), flatten(result)[0], strict=True):
+    for path, y in zip(paths(title, result), flatten(result)[0], strict=True):
         if isinstance(y, Tensor) and y._node is not None:
             outputs[y._node] = own.get(y._node, path)
             values[y._node] = Glance.of(y)
@@ -184,8 +184,8 @@ def of_function(
         rule = "nothing that f returned depends on a floating argument or parameter"
         hint = "2.0 instead of 2, and gg functions inside f"
         raise GradientError(message("draw", rule, type(result).__name__, hint))
-    known = {**dict(_named(names)), **watch.parameters(), **own}
-    return Recording(inputs, outputs, values, device, known, watch.seen, title)
+    named = {**dict(_named(names)), **watch.parameters(), **own}
+    return Recording(inputs, outputs, values, device, named, watch.seen, title)
 
 
 class _Watch:
@@ -286,34 +286,34 @@ def _named(variables: Mapping[str, Any]) -> Iterator[tuple[Node, str]]:
                     yield node, f"{name}.{dotted}"
 
 
-def _paths(name: str, tree: Any) -> Iterator[str]:
+def paths(name: str, tree: Any) -> Iterator[str]:
     """What to call each leaf of ``tree``, in the order of `flatten`."""
     if isinstance(tree, dict):
         for key, value in tree.items():
-            yield from _paths(f"{name}.{key}", value)
+            yield from paths(f"{name}.{key}", value)
     elif isinstance(tree, (list, tuple)):
         for i, value in enumerate(tree):
-            yield from _paths(f"{name}[{i}]", value)
+            yield from paths(f"{name}[{i}]", value)
     elif tree is not None:
         yield name
 
 
-def _function(f: Callable[..., Any]) -> Any:
+def function_of(f: Callable[..., Any]) -> Any:
     """The Python function that ``f`` is in the end."""
     f = f.func if isinstance(f, functools.partial) else f
     return inspect.unwrap(f.forward if isinstance(f, Module) else f)
 
 
 def _code(f: Callable[..., Any]) -> Any:
-    return getattr(_function(f), "__code__", None)
+    return getattr(function_of(f), "__code__", None)
 
 
-def _title(f: Callable[..., Any]) -> str:
-    name = type(f).__name__ if isinstance(f, Module) else getattr(_function(f), "__name__", "f")
+def title_of(f: Callable[..., Any]) -> str:
+    name = type(f).__name__ if isinstance(f, Module) else getattr(function_of(f), "__name__", "f")
     return name if name.isidentifier() else "f"
 
 
-def _parameters(f: Callable[..., Any], args: tuple[Any, ...]) -> list[str]:
+def parameters(f: Callable[..., Any], args: tuple[Any, ...]) -> list[str]:
     """The names under which ``f`` knows ``args``."""
     try:
         signature = inspect.signature(f.forward if isinstance(f, Module) else f)

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from html import escape
 
-from gpugrad.drawing.graph import Edge, Graph, Vertex, cost, details
+from gpugrad.drawing.graph import PROGRAM, Edge, Graph, Vertex, cost, details
 from gpugrad.drawing.layout import MARGIN, Rect, Route, arrange
 from gpugrad.drawing.record import shape_text
 
@@ -16,6 +16,7 @@ SIZE = 13.0  # px, of all text
 LINE = 18.0
 EM = 0.64  # width of a character; DejaVu Sans Mono, a wide one, has 0.602
 _LONG = 34  # characters of a line in a box
+_NOTES = 4  # lines of them
 
 # Text on its ground has a contrast of at least 4.5 in both (WCAG AA). Gradients are also told by
 # their ∂, not by red alone.
@@ -25,6 +26,7 @@ _LIGHT = {
     "input": "#e8f1fd",
     "parameter": "#eaf7ee",
     "layer": "#f3effc",
+    "call": "#fdf0dc",
     "line": "#64748b",
     "text": "#0f172a",
     "soft": "#475569",
@@ -36,6 +38,7 @@ _DARK = {
     "input": "#17345c",
     "parameter": "#173d2b",
     "layer": "#33265c",
+    "call": "#4d3714",
     "line": "#94a3b8",
     "text": "#f1f5f9",
     "soft": "#cbd5e1",
@@ -48,7 +51,7 @@ class Plan:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.texts = {v.key: _lines(v) for v in graph.vertices}
+        self.texts = {v.key: _lines(v, graph.mode) for v in graph.vertices}
         self.labels = [_label(e) for e in graph.edges]
         self.layout = arrange(
             {key: _size([text for _, text in lines]) for key, lines in self.texts.items()},
@@ -100,13 +103,16 @@ def _short(text: str) -> str:
     return text if len(text) <= _LONG else text[: _LONG - 1] + "…"
 
 
-def _lines(v: Vertex) -> list[tuple[str, str]]:
+def _lines(v: Vertex, mode: str) -> list[tuple[str, str]]:
     """What stands in a box, as (class, text)."""
     lines = [("name", _short(v.title))]
     brief = shape_text(v.shape) if v.value is None else v.value.brief()
-    lines.append(("value", brief if v.value is not None or v.shape else "not kept"))
-    if v.seconds is not None and (v.kind == "layer" or brief == shape_text(v.shape)):
+    passes = mode == PROGRAM
+    lines.append(("value", brief if v.value is not None or v.shape or passes else "not kept"))
+    timed = v.seconds is not None and (v.kind == "layer" or brief == shape_text(v.shape))
+    if timed or (passes and v.bytes is not None):
         lines.append(("soft", cost(v)))
+    lines += [("soft", _short(note)) for note in v.notes[:_NOTES]]
     if v.derivative is not None:
         lines.append(("slope", _short(f"{v.symbol} = {v.derivative.strength()}")))
     return lines
@@ -123,17 +129,19 @@ def _caption(graph: Graph, room: float) -> list[tuple[str, str]]:
     """What stands below: which derivative is shown, and the sums over paths, wrapped."""
     lines = [("soft", graph.label)] if graph.label else []
     cells = int(max(room, 560.0) / (SIZE * EM))
+    for note in graph.notes:
+        lines += [("soft", text) for text in _wrapped(note, cells)]
     for formula in graph.formulas:
         lines += [("slope", text) for text in _wrapped(formula, cells)]
     return lines
 
 
 def _wrapped(text: str, cells: int) -> list[str]:
-    """``text`` broken where it is longer than ``cells``: before " = ", else before " + "."""
+    """``text`` broken where it is longer than ``cells``: before " = ", " + " or a word."""
     lines = []
     while len(text) > cells:
         start = len(text) - len(text.lstrip()) + 1
-        found = (text.rfind(mark, start, cells) for mark in (" = ", " + "))
+        found = (text.rfind(mark, start, cells) for mark in (" = ", " + ", " "))
         at = next((place for place in found if place > cells // 3), cells)
         lines.append(text[:at])
         text = "    " + text[at:].lstrip()
@@ -166,7 +174,7 @@ def _edge(e: Edge, route: Route, text: str, names: dict[int, str]) -> str:
     if route.label is not None and text:
         label = _text("partial", route.label.x, route.label.y + SIZE * 0.36, text)
     what = f"∂{names[e.target]}/∂{names[e.source]}"
-    known = f"{what} = {e.partial.full()}" if e.partial is not None else what
+    known = e.text or (f"{what} = {e.partial.full()}" if e.partial is not None else what)
     return (
         f'<g class="edge"><title>{escape(known)}</title>'
         f'<path d="{path}"/>{_arrow(route)}{label}</g>'
@@ -221,6 +229,8 @@ def _style() -> str:
         ".input rect": "fill:{input}",
         ".parameter rect": "fill:{parameter}",
         ".layer rect": "fill:{layer}",
+        ".fused rect": "fill:{layer}",
+        ".call rect": "fill:{call}",
         ".edge path": "stroke:{line}",
         ".edge .head": "fill:{line}",
     }

@@ -1,0 +1,396 @@
+"""A compiled step as a graph: its passes over memory as they run, and the equations it was.
+
+Imports compiler, graph and record.
+"""
+
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from gpugrad.compiler import Compiled
+from gpugrad.compiler.nodes import Buffer, Call, Chain, Gather, Gemm, Node, Softmax, View
+from gpugrad.compiler.program import Program, uniform
+from gpugrad.compiler.recording import Recording, data_of, is_array
+from gpugrad.compiler.timing import times
+from gpugrad.compiler.trace import Slot, Traced
+from gpugrad.drawing.graph import (
+    LARGEST,
+    PROGRAM,
+    Edge,
+    Graph,
+    Vertex,
+    bytes_text,
+    phrase,
+    seconds_text,
+)
+from gpugrad.drawing.record import (
+    Glance,
+    function_of,
+    number,
+    parameters,
+    paths,
+    shape_text,
+    title_of,
+)
+from gpugrad.errors import GradientError, message
+from gpugrad.nn import Module
+from gpugrad.tensor import Tensor
+from gpugrad.tree import flatten
+
+
+def of_compiled(step: Compiled, args: tuple[Any, ...], around: Mapping[str, Any]) -> list[Graph]:
+    """What runs for these arguments, each pass timed, and what was traced."""
+    recording = step.recording(*args)
+    called = parameters(step.function, args)
+    known = [path for name, x in zip(called, args, strict=True) for path in paths(name, x)]
+    leaves = flatten(args)[0]
+    given = [(path, data_of(x)) for path, x in zip(known, leaves, strict=True) if is_array(x)]
+    names = _Names(recording.program, [path for path, _ in given], [_seen(step.function), around])
+    title = title_of(step.function)
+    passes = _passes(recording, names, [x for _, x in given], times(recording, args), title)
+    return [passes, of_program(recording.program, names, title)]
+
+
+def of_program(program: Program, names: "_Names | None" = None, title: str = "program") -> Graph:
+    """Its equations, one vertex each."""
+    names = names or _Names(program, [], [])
+    drawn = _Drawing()
+    for var, name in names.given():
+        drawn.input(var, name, var.shape, var.dtype)
+    returned = {id(y) for y in program.outputs}
+    for eqn in program.eqns:
+        words = [names.word(x) for x in eqn.inputs]
+        first = next((y for y in eqn.outputs if y in names.known), eqn.outputs[0])
+        names.known.setdefault(first, f"v{len(drawn.vertices)}")
+        for y in eqn.outputs:
+            names.known.setdefault(y, names.known[first])
+        drawn.add(
+            names.known[first],
+            "op",
+            phrase(eqn.op.name, words),
+            eqn.outputs,
+            {x: _said(names.word(x), x) for x in eqn.inputs if type(x) is Traced},
+            _bytes_of(eqn.outputs),
+            output=any(id(y) in returned or names.is_written(y) for y in eqn.outputs),
+        )
+    return drawn.graph(title, f"as traced: {len(program.eqns)} equations", [])
+
+
+def _passes(
+    recording: Recording,
+    names: "_Names",
+    arrays: Sequence[Any],
+    seconds: Mapping[Node, float],
+    title: str,
+) -> Graph:
+    plan, program = recording.plan, recording.program
+    nodes = [node for segment in plan.segments for node in segment.nodes]
+    at = {id(var): plan.lowering.at(var).buffer for var, _ in names.given()}
+    inner = _state(recording, nodes)
+    drawn = _Drawing()
+    called: dict[Buffer, str] = {}
+    values = dict(zip(map(id, program.arguments), arrays, strict=True))
+    for var, name in names.given():
+        called[at[id(var)]] = name
+        if at[id(var)] not in inner:
+            value = Glance.of(values[id(var)]) if id(var) in values else None
+            drawn.input(at[id(var)], name, var.shape, var.dtype, value)
+    for var, name in names.scalars():
+        called[plan.lowering.at(var).buffer] = name
+    outputs = [buffer for buffer, _ in plan.results[len(plan.rebound) :]]
+    for i, buffer in enumerate(outputs):
+        called[buffer] = f"{title}()" if len(outputs) == 1 else f"{title}()[{i}]"
+    for slot, buffer in plan.rebound:
+        called[buffer] = f"{names.holder(slot)}′"
+    unnamed = 0
+
+    def word(view: Any) -> str:
+        if type(view) is not View:
+            return number(view) if isinstance(view, (bool, int, float)) else str(view)
+        return called.get(plan.home(view).buffer) or _constant(recording, view)
+
+    for node in nodes:
+        text, kind, notes = _words(node, word)
+        writes = [plan.home(view).buffer for view in node.writes]
+        named = [b for b in writes if b in called]
+        shown = [b for b in named if b not in inner] or named
+        name = called[shown[0]] if shown else ""
+        if shown and shown[0].kind == "captured" and not name.endswith("′"):
+            name += "′"
+        if not name:
+            unnamed += 1
+            name = f"t{unnamed}"
+        known = [f"reads {_what(word(v), v)}" for v in _once(node.reads)]
+        for view, buffer in zip(node.writes, writes, strict=True):
+            known.append(f"writes {_what(called.get(buffer, name), view)}")
+            if buffer not in inner:
+                called[buffer] = name
+        drawn.add(
+            name,
+            kind,
+            text,
+            writes,
+            {plan.home(view).buffer: _what(word(view), view) for view in node.reads},
+            sum(map(_bytes, _once([*node.reads, *node.writes]))),
+            node.writes[0] if node.writes else None,
+            seconds=seconds.get(node),
+            line="\n".join(known),
+            output=any(b in outputs or b.kind == "captured" for b in writes),
+            notes=notes,
+        )
+    many = f"{len(nodes)} pass{'es' * (len(nodes) != 1)} over memory"
+    label = f"compiled: {len(program.eqns)} equations in {many}"
+    return drawn.graph(title, label, _about(recording, seconds, drawn))
+
+
+def _about(recording: Recording, seconds: Mapping[Node, float], drawn: "_Drawing") -> list[str]:
+    """What is said below the picture."""
+    stats = recording.stats()
+    moved = sum(v.bytes or 0 for v in drawn.vertices if v.kind not in ("input", "parameter"))
+    notes = [
+        f"{bytes_text(moved)} read and written, {bytes_text(stats['arena_bytes'])} for what lies "
+        f"between, {stats['kernels']}, {stats['threads']} threads"
+    ]
+    if seconds:
+        whole = seconds_text(sum(seconds.values()))
+        notes.append(f"run on their own the passes take {whole} together, the least of several")
+    rows = recording.plan.rows
+    if rows is not None:
+        notes.append(f"the batch of {rows.batch} is cut over the threads, {rows.chunk} rows a time")
+    left = [f"{op} ({why})" for op, why in stats["not fused"].items()]
+    return [*notes, f"not fused: {', '.join(left)}"] if left else notes
+
+
+def _state(recording: Recording, nodes: Sequence[Node]) -> set[Buffer]:
+    """Captured memory that one pass alone reads, and updates: an optimiser's, inside that pass."""
+    plan = recording.plan
+    readers: dict[Buffer, set[int]] = {}
+    writers: dict[Buffer, set[int]] = {}
+    for node in nodes:
+        for views, users in ((node.reads, readers), (node.writes, writers)):
+            for view in views:
+                users.setdefault(plan.home(view).buffer, set()).add(id(node))
+    return {
+        buffer
+        for buffer, ids in readers.items()
+        if buffer.kind == "captured" and len(ids) == 1 and writers.get(buffer) == ids
+    }
+
+
+def _words(node: Node, word: Callable[[Any], str]) -> tuple[str, str, tuple[str, ...]]:
+    """What a pass computes, its kind, and further lines."""
+    if isinstance(node, Call):
+        words = [word(x) for x in node.inputs]
+        return phrase(node.eqn.op.name, words), "call", (f"not fused: {node.why}",)
+    if isinstance(node, Gemm):
+        text = f"{_matrix(node.a, word)} @ {_matrix(node.b, word)}"
+        factors = [word(node.scale)] if node.scale is not None else []
+        if abs(node.alpha) != 1:
+            factors.append(number(abs(node.alpha)))
+        text = "·".join([*factors, f"({text})"]) if factors else text
+        if node.beta:
+            return f"{word(node.c)} {'−' if node.alpha < 0 else '+'} {text}", "fused", ()
+        return f"−{text}" if node.alpha < 0 else text, "pass", ()
+    if isinstance(node, Chain):
+        ops = node.label.split("+")
+        if len(ops) > 1:
+            lines = textwrap.wrap(", ".join(ops), 34)
+            return f"{len(ops)} ops in one pass", "fused", tuple(lines)
+        op, _, over = (ops[0] or "copy").rstrip(")").partition("(")
+        text = f"{op}({', '.join(map(word, node.reads))})"
+        return f"{text} over {over}" if over in ("rows", "cols") else text, "pass", ()
+    if isinstance(node, Gather):
+        return f"{word(node.x)}[{word(node.t)}]", "pass", ()
+    name = "log_softmax" if isinstance(node, Softmax) and node.log else node.label
+    kind = "fused" if name == "cross_entropy" else "pass"
+    return f"{name}({', '.join(map(word, node.reads))})", kind, ()
+
+
+def _matrix(view: View, word: Callable[[Any], str]) -> str:
+    turned = view.strides[0] == 1 < view.strides[1] and min(view.shape) > 1
+    return word(view) + "ᵀ" * turned
+
+
+def _constant(recording: Recording, view: View) -> str:
+    if view.buffer.kind != "constant":
+        return "…"
+    value = uniform(recording.plan.lowering.constants[view.buffer.index])
+    return "constant" if value is None else number(value)
+
+
+def _what(name: str, view: View) -> str:
+    return f"{name} {shape_text(view.shape)} {view.buffer.dtype.name}, {bytes_text(_bytes(view))}"
+
+
+def _said(name: str, x: Traced) -> str:
+    return f"{name} {shape_text(x.shape)} {np.dtype(x.dtype).name}"
+
+
+def _bytes(view: View) -> int:
+    return min(view.size, view.buffer.size) * int(view.buffer.dtype.itemsize)
+
+
+def _bytes_of(outputs: Sequence[Traced]) -> int:
+    return sum(y.size * np.dtype(y.dtype).itemsize for y in outputs)
+
+
+def _once(views: Sequence[View]) -> list[View]:
+    return list(dict.fromkeys(views))
+
+
+class _Drawing:
+    """Vertices in the order they come, each edge from who wrote what is read last."""
+
+    def __init__(self) -> None:
+        self.vertices: list[Vertex] = []
+        self.edges: dict[tuple[int, int], Edge] = {}
+        self._writer: dict[Any, int] = {}
+
+    def input(
+        self, what: Any, name: str, shape: tuple[int, ...], dtype: Any, value: Any = None
+    ) -> None:
+        kind = "input" if value is not None else "parameter"
+        self._writer[what] = len(self.vertices)
+        dtype = np.dtype(dtype)
+        self.vertices.append(Vertex(len(self.vertices), name, kind, "", shape, dtype, value))
+
+    def add(
+        self,
+        name: str,
+        kind: str,
+        text: str,
+        writes: Sequence[Any],
+        reads: Mapping[Any, str],
+        size_bytes: int,
+        view: View | None = None,
+        **more: Any,
+    ) -> None:
+        key = len(self.vertices)
+        if key >= LARGEST:
+            rule = f"more than {LARGEST} passes, which nobody could see"
+            raise GradientError(message("draw", rule, hint="a part of the step, or fewer layers"))
+        for x, carried in reads.items():
+            source = self._writer.get(x)
+            if source is not None and source != key:
+                self.edges.setdefault((source, key), Edge(source, key, 0, text=carried))
+        shape, dtype = (
+            ((), np.float32)
+            if not writes
+            else (writes[0].shape, writes[0].dtype)
+            if view is None
+            else (view.shape, view.buffer.dtype)
+        )
+        for y in writes:
+            self._writer[y] = key
+        self.vertices.append(Vertex(key, name, kind, text, shape, dtype, bytes=size_bytes, **more))
+
+    def graph(self, title: str, label: str, notes: Sequence[str]) -> Graph:
+        read = {source for source, _ in self.edges}
+        kept = [v for v in self.vertices if v.key in read or v.kind not in ("input", "parameter")]
+        edges = sorted(self.edges.values(), key=lambda e: (e.source, e.target))
+        return Graph(kept, edges, title, PROGRAM, label, notes=notes)
+
+
+class _Names:
+    """What to call the values of a program: as the function and its surroundings call them."""
+
+    def __init__(
+        self, program: Program, arguments: Sequence[str], places: Sequence[Mapping[str, Any]]
+    ) -> None:
+        self.program = program
+        self.known: dict[Traced, str] = {}
+        taken: set[str] = set()
+        holders = {id(slot.holder) for slot in program.captured}
+        self._held: dict[int, str] = {}
+        for variables in places:
+            for found, name in _tensors(variables, holders):
+                self._held.setdefault(found, name)
+        for i, var in enumerate(program.arguments):
+            self._name(var, arguments[i] if i < len(arguments) else f"x{i}", taken)
+        for slot in program.captured:
+            assert slot.var is not None
+            self._name(slot.var, self.holder(slot), taken)
+        for var, get in program.scalars:
+            self.known[var] = _scalar(get)
+        self._written = {var for _, var in program.writes}
+        for slot, var in program.writes:
+            old = self.known[slot.var] if slot.var in self.known else self.holder(slot)
+            self.known.setdefault(var, f"{old}′")
+
+    def _name(self, var: Traced, name: str, taken: set[str]) -> None:
+        base, n = name, 1
+        while name in taken:
+            n += 1
+            name = f"{base} {n}"
+        taken.add(name)
+        self.known[var] = name
+
+    def holder(self, slot: Slot) -> str:
+        if type(slot.holder) is not Tensor:
+            return "gradient"
+        return self._held.get(id(slot.holder), "captured")
+
+    def given(self) -> Iterator[tuple[Traced, str]]:
+        """Arguments and what is captured, with their names."""
+        for var in self.program.arguments:
+            yield var, self.known[var]
+        for slot in self.program.captured:
+            assert slot.var is not None
+            yield slot.var, self.known[slot.var]
+
+    def scalars(self) -> Iterator[tuple[Traced, str]]:
+        return ((var, self.known[var]) for var, _ in self.program.scalars)
+
+    def is_written(self, var: Traced) -> bool:
+        return var in self._written
+
+    def word(self, x: Any) -> str:
+        if type(x) is not Traced:
+            return number(x)
+        if x in self.known:
+            return self.known[x]
+        value = uniform(self.program.constants[x]) if x in self.program.constants else None
+        return "constant" if value is None else number(value)
+
+
+def _scalar(get: Any) -> str:
+    """``lr``, where a number is an attribute that is looked up."""
+    plain = isinstance(get, partial) and get.func is getattr and len(get.args) > 1
+    return str(get.args[1]) if plain else "count"
+
+
+def _seen(f: Callable[..., Any]) -> dict[str, Any]:
+    """The variables that a function can see besides its own."""
+    own = getattr(getattr(f, "__self__", None), "__dict__", {})
+    f = function_of(f)
+    if not inspect.isfunction(getattr(f, "__func__", f)):
+        return dict(own)
+    found = inspect.getclosurevars(f)
+    return {**found.globals, **found.nonlocals, **own}
+
+
+def _tensors(variables: Mapping[str, Any], wanted: set[int]) -> Iterator[tuple[int, str]]:
+    """Names of the ``wanted`` tensors, by identity; a lone module's without its own name."""
+    modules: dict[int, tuple[str, dict[str, Tensor]]] = {}
+    for name, value in variables.items():
+        if type(value) is Tensor and id(value) in wanted:
+            yield id(value), name
+        elif isinstance(value, Module):
+            inside = {n: t for n, t in value._walk() if isinstance(t, Tensor)}
+            if any(id(t) in wanted for t in inside.values()):
+                modules.setdefault(id(value), (name, inside))
+    named: dict[int, str] = {}
+    for name, inside in modules.values():
+        for dotted, t in inside.items():
+            named.setdefault(id(t), dotted if len(modules) == 1 else f"{name}.{dotted}")
+    yield from named.items()
+    for value in variables.values():
+        slots, trained = getattr(value, "state", None), getattr(value, "params", None)
+        if isinstance(slots, dict) and isinstance(trained, list):  # an optimiser
+            for slot, tensors in slots.items():
+                for p, t in zip(trained, tensors, strict=False):
+                    yield id(t), f"{slot} of {named.get(id(p), 'a parameter')}"
