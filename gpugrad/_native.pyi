@@ -36,6 +36,12 @@ class Program:
         Nothing after the instruction, or the segment of rows, with the bad label has run then.
         """
 
+    def on(self, *arrays: Any) -> Any:
+        """`bind` an array to each base and `run`.
+
+        NotImplemented, with nothing done, unless all are plain NumPy arrays in C order.
+        """
+
 class Replay:
     """Runs a recorded step again; NotImplemented where anything has changed. See recording.py."""
 
@@ -46,6 +52,9 @@ class Replay:
 
 def set_gemm(sgemm: int, dgemm: int, int_bits: int, set_threads: int, get_threads: int, /) -> None:
     """Addresses of cblas_sgemm and cblas_dgemm and their thread count's functions; 0 for none."""
+
+def set_array(sample: Any, address: int, /) -> None:
+    """A new (3, 5) float32 array and where its values lie, to learn how arrays lie in memory."""
 
 def set_isa(name: str, /) -> str:
     """Build the programs that follow for this instruction set; returns the one before."""

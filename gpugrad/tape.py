@@ -4,8 +4,7 @@ No recursion, neither to run nor to free: a graph of a million ops is an ordinar
 """
 
 import threading
-from collections.abc import Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from gpugrad.late import functions, ops
 from gpugrad.node import PART, Node, Tangled, concrete, live
 from gpugrad.ops.index import Piece
 from gpugrad.rules import Joint
-from gpugrad.state import grad_mode, state
+from gpugrad.state import state
 from gpugrad.tensor import Tensor, parts
 
 Cotangent = Any  # a bare array, or a Tensor while the pass itself is being recorded
@@ -139,15 +138,6 @@ def gradients(
     return [tape.results.get(node) for node in wanted]
 
 
-@contextmanager
-def _in_backward() -> Iterator[None]:
-    before, state.in_backward = state.in_backward, True
-    try:
-        yield
-    finally:
-        state.in_backward = before
-
-
 _accumulating = threading.RLock()
 
 
@@ -176,16 +166,25 @@ class Pass:
     def run(self, seeds: Sequence[tuple[Node, Tensor]], nodes: Sequence[Node]) -> None:
         for node, _ in seeds:
             self.uses[node] += 1
-        with grad_mode(self.create_graph), np.errstate(all="ignore"), _in_backward():
-            for node, cotangent in seeds:
-                self.receive(node, cotangent if self.record else cotangent._data)
-            for node in nodes:
-                g = self.cotangents.pop(node, None)
-                if g is not None:
-                    self.step(node, g)
-            # Leaves still waiting for a cotangent that no rule sends (∂where/∂condition, say).
-            for node in list(self.cotangents):
-                self.deliver(node, self.cotangents.pop(node))
+        before = state.grad, state.in_backward
+        state.grad, state.in_backward = self.create_graph, True
+        try:
+            with np.errstate(all="ignore"):
+                self._walk(seeds, nodes)
+        finally:
+            state.grad, state.in_backward = before
+
+    def _walk(self, seeds: Sequence[tuple[Node, Tensor]], nodes: Sequence[Node]) -> None:
+        for node, cotangent in seeds:
+            self.receive(node, cotangent if self.record else cotangent._data)
+        cotangents = self.cotangents
+        for node in nodes:
+            g = cotangents.pop(node, None)
+            if g is not None:
+                self.step(node, g)
+        # Leaves still waiting for a cotangent that no rule sends (∂where/∂condition, say).
+        for node in list(cotangents):
+            self.deliver(node, cotangents.pop(node))
 
     def step(self, node: Node, g: Cotangent) -> None:
         """Send ``g`` through ``node`` to its parents."""
@@ -237,22 +236,25 @@ class Pass:
 
     def fused(self, node: Node, g: Cotangent) -> bool:
         """Run the first row of the fusion table that matches at ``node``, if one does."""
+        dtype = node.dtype
+        if len(node.shape) != 2 or dtype.char not in "fd" or g.dtype != dtype:
+            return False
         for row in node.op.fusions:
-            match = row.match(node, self.inner)
-            if match is not None and match.kernel_takes(g):
-                for parent, c in match.run(g, self.uses):
+            cotangents = row.backward(node, g, self)
+            if cotangents is not None:
+                for parent, c in cotangents:
                     self.receive(parent, c)
                 if not self.retain:
-                    for swallowed in match.nodes:
-                        swallowed.saved = None
+                    node.saved = None
+                    if row.swallows:
+                        node.parents[0].saved = None  # type: ignore[union-attr]
                 return True
         return False
 
-    def inner(self, node: Node | None) -> bool:
+    def inner(self, node: Node) -> bool:
         """Whether a fused row may swallow this value: used once, and wanted by nobody."""
         return (
-            node is not None
-            and self.uses[node] == 1
+            self.uses[node] == 1
             and node.sink is None
             and node not in self.targets
             and node not in self.cotangents
@@ -264,27 +266,29 @@ class Pass:
         cotangents = self.cotangents
         before = cotangents.get(node)
         if type(c) is Piece:
-            cotangents[node] = self.with_piece(node, before, c)
+            c = self.with_piece(node, before, c)
         else:
             if c.shape != node.shape:
                 c = sum_to(c, node.shape)
             if c.dtype is not node.dtype and c.dtype != node.dtype:
                 c = ops.astype(c, dtype=node.dtype)
             if before is None:
-                cotangents[node] = c
                 if owned:
                     self.owned.add(node)
             elif self.record:
-                cotangents[node] = before + c
+                c = before + c
             elif node in self.owned and type(before) is np.ndarray:
-                np.add(before, c, out=before)
+                c = np.add(before, c, out=before)
             else:
-                cotangents[node] = before + c
+                c = before + c
                 self.owned.add(node)
         if node.op is None or node in self.targets:
-            self.uses[node] -= 1
-            if self.uses[node] == 0:
-                self.deliver(node, cotangents.pop(node))
+            left = self.uses[node] = self.uses[node] - 1
+            if left == 0:
+                cotangents.pop(node, None)
+                self.deliver(node, c)
+                return
+        cotangents[node] = c
 
     def with_piece(self, node: Node, before: Cotangent, piece: Piece) -> Cotangent:
         """The cotangent after adding ``piece`` in place."""

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpugrad as gg
-from gpugrad.backend import native, numpy, sweeps
+from gpugrad.backend import direct, native, numpy
 
 if native.why_not():
     pytest.skip(native.why_not(), allow_module_level=True)
@@ -818,34 +818,184 @@ def test_importing_gpugrad_leaves_the_core_alone() -> None:
     assert done.stdout == "False\n"
 
 
-# Passes outside a compiled step
+# Ops outside a compiled step
+
+
+@pytest.fixture(params=["one thread", "threads"])
+def fresh(request: Any, monkeypatch: Any) -> None:
+    """Programs built anew, for the instruction set of this test; cut over threads or not."""
+    least = 1 << 60 if request.param == "one thread" else 1
+    monkeypatch.setattr(direct, "_SPLIT_VALUES", least)
+    monkeypatch.setattr(direct, "_SPLIT_FLOP", least)
+    monkeypatch.setattr(direct, "_programs", direct._Programs())
+
+
+def both_ways(f: Any) -> Iterator[tuple[Any, Any]]:
+    """Results of ``f`` with and without the native core, side by side."""
+    with gg.config.override(native=False):
+        wanted = f()
+    got = f()
+    assert len(got) == len(wanted)
+    for a, b in zip(got, wanted, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert (a.dtype, a.shape) == (b.dtype, b.shape)
+            yield a, b
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
-@pytest.mark.parametrize("shape", [(1, 70_001), (300, 301), (70_001, 1), (5, 40, 500)])
-def test_passes_over_large_arrays(dtype: str, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("shape", [(1, 7), (1, 20_001), (30, 31), (20_001, 1), (5, 4, 50)])
+def test_sigmoid_of_an_array(dtype: str, shape: tuple[int, ...], fresh: None) -> None:
     """The same with and without the native core, where it is used and where it cannot be."""
-    sweeps._programs.made.cache_clear()  # built for the instruction set of the test before
-    rng = np.random.default_rng(0)
-    x = 4 * rng.standard_normal(shape).astype(dtype)
-    x.flat[:9] = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e4, -1e4, 88.8, -104.0]
-    dy = rng.standard_normal(shape).astype(dtype)
+    x = 4 * np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    x.flat[:7] = [0.0, -0.0, np.inf, -np.inf, np.nan, 88.8, -104.0]
+    tolerance = 2e-6 if dtype == "f4" else 1e-13
     for view in (x, x[::-1], x.T):
-        results = []
-        for core in (True, False):
-            with gg.config.override(native=core):
-                y = gg.sigmoid(gg.asarray(view)).numpy()
-                results.append([y])
-                if x.ndim == 2 and view is x:
-                    dz, db = numpy.sigmoid_bwd(dy, np.nan_to_num(y, nan=0.5))
-                    results[-1] += [dz, db]
-        for a, b in zip(*results, strict=True):
-            assert (a.dtype, a.shape) == (b.dtype, b.shape)
-            tolerance = 2e-6 if dtype == "f4" else 1e-13
+        for a, b in both_ways(lambda view=view: [gg.sigmoid(gg.asarray(view)).numpy()]):
             np.testing.assert_allclose(a, b, tolerance, 300 * tolerance)
 
 
-def test_passes_in_several_threads() -> None:
+LAYERS = [(1, 1, 1), (3, 5, 4), (32, 64, 10), (33, 400, 130), (700, 20, 30)]
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("shape", LAYERS)
+def test_layer_and_its_backward_in_one_call(
+    dtype: str, shape: tuple[int, int, int], fresh: None
+) -> None:
+    m, k, n = shape
+    rng = np.random.default_rng(0)
+    x, w, g = (rng.standard_normal(s).astype(dtype) for s in ((m, k), (n, k), (m, n)))
+    b = rng.standard_normal(n).astype(dtype)
+    tolerance = 1e-4 if dtype == "f4" else 1e-12
+    for a, c in both_ways(lambda: [numpy.linear(x, w, b)]):
+        np.testing.assert_allclose(a, c, tolerance, tolerance)
+    slopes = {
+        "sigmoid": lambda y: y * (1 - y),
+        "tanh": lambda y: 1 - y * y,
+        "relu": lambda y: y > 0,
+        "": np.ones_like,
+    }
+    for activation, slope in slopes.items():
+        y = np.maximum(rng.standard_normal((m, n)), 0).astype(dtype)
+        for wants_x, wants_w in itertools.product([True, False], repeat=2):
+            results = numpy.linear_bwd(
+                activation,
+                g,
+                y if activation else None,
+                x if wants_w else None,
+                w if wants_x else None,
+            )
+            assert results is not None
+            dz = (g * slope(y)).astype(dtype)
+            wanted = (dz, dz @ w if wants_x else None, dz.T @ x if wants_w else None, dz.sum(0))
+            for a, c in zip(results, wanted, strict=True):
+                assert (a is None) == (c is None)
+                if c is not None:
+                    assert (a.shape, a.dtype) == (c.shape, c.dtype)
+                    np.testing.assert_allclose(a, c, tolerance, tolerance * m)
+
+
+@pytest.mark.parametrize("activation", [gg.sigmoid, gg.tanh, gg.nn.relu, gg.nn.identity])
+@pytest.mark.parametrize("wanted", list(itertools.product([True, False], repeat=3)))
+def test_gradients_through_a_layer(activation: Any, wanted: tuple[bool, ...]) -> None:
+    """Whatever of the three requires a gradient, with and without the core and the fusion."""
+    shapes = ((6, 5), (4, 5), (4,))
+
+    def gradients(fuse: bool) -> list[Array]:
+        rng = np.random.default_rng(1)
+        leaves = [
+            gg.asarray(rng.standard_normal(s), requires_grad=r)
+            for s, r in zip(shapes, wanted, strict=True)
+        ]
+        y = activation(gg.nn.linear(*leaves))
+        if any(wanted):
+            with gg.config.override(fuse=fuse):
+                (y * gg.asarray(rng.standard_normal(y.shape))).sum().backward()
+        return [x.grad.numpy() if r else None for x, r in zip(leaves, wanted, strict=True)]
+
+    for fuse in (True, False):
+        for a, b in both_ways(lambda fuse=fuse: gradients(fuse)):
+            np.testing.assert_allclose(a, b, 1e-13)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("label", ["i8", "u1", "i2"])
+@pytest.mark.parametrize("shape", [(1, 1), (5, 10), (40, 100), (1700, 10)])
+def test_cross_entropy_in_one_call(
+    dtype: str, label: str, shape: tuple[int, int], fresh: None
+) -> None:
+    rng = np.random.default_rng(0)
+    z, t = 5 * rng.standard_normal(shape).astype(dtype), rng.integers(0, shape[1], shape[0])
+    t = t.astype(label)
+    tolerance = 2e-6 if dtype == "f4" else 1e-13
+
+    def loss_and_gradient(reduction: str) -> list[Array]:
+        x = gg.asarray(z, requires_grad=True)
+        losses = gg.nn.cross_entropy(x, t, reduction=reduction)
+        losses.backward(np.arange(1.0, losses.size + 1).reshape(losses.shape).astype(dtype))
+        return [losses.detach().numpy(), x.grad.numpy()]
+
+    for reduction in ("mean", "none"):
+        for a, b in both_ways(lambda reduction=reduction: loss_and_gradient(reduction)):
+            np.testing.assert_allclose(a, b, 10 * tolerance, tolerance * shape[0])
+    t = t.astype("i8")
+    t[-1] = shape[1]
+    with pytest.raises(gg.errors.BoundsError, match=rf"outside 0..{shape[1] - 1}; got {shape[1]}"):
+        gg.nn.cross_entropy(z, t)
+
+
+def strange(x: Array) -> Iterator[Array]:
+    """``x`` as the core cannot take it: in other orders and byte orders, unaligned."""
+    yield np.asfortranarray(x) if x.ndim > 1 else np.repeat(x, 2)[::2]
+    yield x[::-1][::-1]
+    yield x.astype(x.dtype.newbyteorder())
+    raw = np.zeros(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
+    raw[...] = x
+    yield raw
+
+
+def test_arrays_that_lie_otherwise_go_to_numpy() -> None:
+    rng = np.random.default_rng(0)
+    x, w, b, g = (rng.standard_normal(s) for s in ((6, 5), (4, 5), (4,), (6, 4)))
+    t = np.array([0, 3, 1, 2, 3, 0])
+    wanted = x @ w.T + b
+    losses = gg.nn.cross_entropy(wanted, t, reduction="none").numpy()
+    for odd_x, odd_w, odd_b, odd_g in zip(*map(strange, (x, w, b, g)), strict=True):
+        np.testing.assert_allclose(numpy.linear(odd_x, w, b), wanted, 1e-13)
+        np.testing.assert_allclose(numpy.linear(x, odd_w, b), wanted, 1e-13)
+        np.testing.assert_allclose(numpy.linear(x, w, odd_b), wanted, 1e-13)
+        dz, db = numpy.sigmoid_bwd(odd_g, g)
+        np.testing.assert_allclose(dz, g * g * (1 - g), 1e-13)
+        np.testing.assert_allclose(db, dz.sum(0), 1e-12)
+    for odd in strange(wanted):
+        np.testing.assert_allclose(numpy.sigmoid(odd), 1 / (1 + np.exp(-wanted)), 1e-13)
+        got = gg.nn.cross_entropy(odd, t, reduction="none").numpy()
+        np.testing.assert_allclose(got, losses, 1e-13)
+
+
+@pytest.mark.parametrize(
+    "shapes", [((2, 3), (4, 5), (4,)), ((2, 3), (4, 3), (3,)), ((2, 3), (4, 3), (1,))]
+)
+def test_wrong_shapes_never_reach_the_core(shapes: Any) -> None:
+    with pytest.raises(gg.errors.ShapeError):
+        gg.nn.linear(*[gg.ones(s) for s in shapes])
+
+
+def test_on_refuses_what_is_no_plain_array() -> None:
+    program = direct._elementwise("sigmoid", 6, "f")
+    x, y = np.zeros((2, 3), "f4"), np.zeros((2, 3), "f4")
+    assert program.on(x, y) is None
+    assert y.tolist() == [[0.5] * 3] * 2
+    y[:] = 7
+    for odd in (x.T, x[:, ::2], [0.0] * 6, None, np.ma.array(x), gg.asarray(x)):
+        assert program.on(odd, y) is NotImplemented
+    assert (y == 7).all()
+    with pytest.raises(TypeError, match="one array for each base; got 1 for 2"):
+        program.on(x)
+
+
+def test_ops_in_several_threads() -> None:
     xs = [np.full((300, 300), v, "f4") for v in (-2.0, -1.0, 0.0, 1.0, 2.0)]
 
     def work(x: Any) -> bool:

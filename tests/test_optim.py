@@ -1,7 +1,9 @@
 """Optimisers: PyTorch's numbers, and values that nobody sees change."""
 
+import copy
 import json
 import math
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpugrad as gg
+from gpugrad.backend import native
 from gpugrad.errors import CheckpointError, DtypeError, GradientError
+from gpugrad.optim import base
 
 TORCH = dict(np.load(Path(__file__).parent / "data" / "torch_optimizers.npz"))
 SETTINGS = json.loads(str(TORCH["settings"]))
@@ -49,6 +53,12 @@ def descend(w: gg.Tensor, optimizer: gg.optim.Optimizer, steps: int = 1) -> None
         optimizer.zero_grad()
         (w * w).sum().backward(gradient=np.float32(0.5))
         optimizer.step()
+
+
+@pytest.fixture(params=["one by one", "at once"], autouse=True)
+def _both_ways(request: Any, monkeypatch: Any) -> None:
+    """Everything here holds whether or not an update of all parameters has been recorded."""
+    monkeypatch.setattr(base, "_WORTH_IT", 1 if request.param == "at once" else 1 << 60)
 
 
 # PyTorch, step for step
@@ -626,3 +636,72 @@ def test_training_goes_down(make: Make, fuse: bool, device: str) -> None:
             optimizer.step()
             losses.append(loss.item())
     assert losses[-1] < 0.6 * losses[0]
+
+
+# The update of all parameters as one program
+
+
+def run(make: Make, steps: int, worth_it: int, monkeypatch: Any, dtype: str) -> tuple[Any, Any]:
+    monkeypatch.setattr(base, "_WORTH_IT", worth_it)
+    rng = np.random.default_rng(0)
+    shapes = [(3,), (20, 7), (300, 2), (2, 1, 5)]  # one value alone is computed in float64
+    params = [leaf(rng.standard_normal(s), dtype) for s in shapes]
+    optimizer = make(params)
+    for step in range(steps):
+        for p in params:
+            p.grad = gg.asarray(rng.standard_normal(p.shape).astype(dtype))
+        optimizer.lr = 0.1 / (1 + step)
+        optimizer.step()
+    return optimizer, [host(p) for p in params]
+
+
+@every
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_at_once_gives_the_bits_of_one_by_one(make: Make, dtype: str, monkeypatch: Any) -> None:
+    if native.why_not():
+        pytest.skip(native.why_not())
+    plain, wanted = run(make, 40, 1 << 60, monkeypatch, dtype)
+    optimizer, got = run(make, 40, 7, monkeypatch, dtype)
+    assert optimizer._at_once.recording is not None
+    assert plain._at_once.recording is None
+    assert [a.tobytes() for a in got] == [b.tobytes() for b in wanted]
+    assert optimizer.steps == plain.steps == [40] * 4
+
+
+def test_an_optimizer_is_copied_and_pickled_at_any_time(monkeypatch: Any) -> None:
+    optimizer, _ = run(EVERY["adam"], 10, 2, monkeypatch, "f4")
+    twins = [copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))]
+    for one in (optimizer, *twins):
+        for p in one.params:
+            p.grad = gg.ones(p.shape)
+        one.step()
+        assert one.steps == [11] * 4
+    wanted = [host(p).tobytes() for p in optimizer.params]
+    for twin in twins:
+        assert [host(p).tobytes() for p in twin.params] == wanted
+
+
+def test_gradients_that_come_and_go_are_no_storm(monkeypatch: Any) -> None:
+    monkeypatch.setattr(base, "_WORTH_IT", 1)
+    w, v = leaf([1.0]), leaf([1.0])
+    optimizer = gg.optim.SGD([w, v], lr=0.25)
+    for step in range(40):
+        w.grad = gg.ones(1)
+        v.grad = gg.ones(1) if step % 2 else None
+        optimizer.step()
+    assert (w.tolist(), v.tolist()) == ([-9.0], [-4.0])
+    assert optimizer.steps == [40, 20]
+
+
+def test_an_optimizer_of_the_users_own_is_called_every_time(monkeypatch: Any) -> None:
+    monkeypatch.setattr(base, "_WORTH_IT", 1)
+    calls = []
+
+    class Loud(gg.optim.SGD):
+        def _update(self, p: Any, g: Any, *rest: Any) -> Any:
+            calls.append(p.shape)
+            return super()._update(p, g, *rest)
+
+    w = leaf([1.0, 2.0])
+    descend(w, Loud([w], lr=0.5), steps=5)
+    assert calls == [(2,)] * 5

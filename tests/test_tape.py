@@ -573,16 +573,23 @@ def test_threads_that_share_leaves(monkeypatch):
 
 @pytest.fixture
 def kernel_calls(device, monkeypatch):
-    """One entry, the shape, for every call of the backend's sigmoid_bwd."""
+    """One entry, the shape, for every backward of a sigmoid by one call of the backend."""
     kernels = backend.get(device)
     calls = []
-    run = kernels.sigmoid_bwd
+    run, run_whole = kernels.sigmoid_bwd, kernels.linear_bwd
 
     def counted(dy, y):
         calls.append(y.shape)
         return run(dy, y)
 
+    def counted_whole(activation, g, y, x, w):
+        results = run_whole(activation, g, y, x, w)
+        if results is not None and activation == "sigmoid":
+            calls.append(y.shape)
+        return results
+
     monkeypatch.setattr(kernels, "sigmoid_bwd", counted)
+    monkeypatch.setattr(kernels, "linear_bwd", counted_whole)
     return calls
 
 

@@ -53,6 +53,12 @@ class Backend(Protocol):
         """``dz = dy·y·(1−y)`` and its column sums ``db``, in one pass over (rows, columns)."""
         ...
 
+    def linear_bwd(
+        self, activation: str, g: Array, y: Array | None, x: Array | None, w: Array | None
+    ) -> tuple[Array, Array | None, Array | None, Array] | None:
+        """(dz, dx, dw, db) of ``y = activation(x wᵀ + b)``; None where that is not one call."""
+        ...
+
     def scatter_add(self, out: Array, index: Any, values: Array) -> None:
         """``out[index] += values`` where an index that occurs twice counts twice."""
         ...

@@ -229,6 +229,11 @@ class CupyBackend:
     def sigmoid_bwd(self, dy: Array, y: Array) -> tuple[Array, Array]:
         return sigmoid_bwd(self, dy, y)
 
+    def linear_bwd(
+        self, activation: str, g: Array, y: Array | None, x: Array | None, w: Array | None
+    ) -> None:
+        """Products are cuBLAS's: nothing to do in one call."""
+
     def uniform(self, words: np.ndarray[Any, Any], shape: Any, dtype: Any) -> Array:
         """Uniforms of the stream that ``words``, of `Generator.take`, says where to find."""
         out = self.empty(shape, dtype)

@@ -10,6 +10,8 @@ import os
 from functools import cache
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from gpugrad.config import flags
 
 try:
@@ -92,9 +94,11 @@ def threads() -> int:
 @cache
 def _blas() -> _Blas | None:
     """Finds a BLAS and hands it to the core; the one NumPy is linked to comes first."""
+    sample = np.empty((3, 5), np.float32)
+    _native.set_array(sample, sample.ctypes.data)
     for name in _LINKED:
         try:
-            library = ctypes.CDLL(importlib.import_module(name).__file__)
+            library = _library(importlib.import_module(name).__file__)
         except (ImportError, OSError):
             continue
         for pattern, bits in _NAMES:
@@ -107,19 +111,24 @@ def _blas() -> _Blas | None:
     return None
 
 
+# Kept, and its functions with it: each that is dropped leaves a cycle for the collector.
+_library = cache(ctypes.CDLL)
+
+
 def _address(library: ctypes.CDLL, name: str) -> int:
     """Where a function lies; 0 when the library has none of that name."""
     try:
-        return ctypes.cast(library[name], ctypes.c_void_p).value or 0
+        function = getattr(library, name)
     except AttributeError:
         return 0
+    return ctypes.c_void_p.from_buffer(function).value or 0
 
 
 def _config(library: ctypes.CDLL) -> str:
     """What an OpenBLAS says of itself: version, kernels, most threads."""
     for name in _CONFIGS:
         if _address(library, name):
-            get = library[name]
+            get = getattr(library, name)
             get.restype = ctypes.c_char_p
             return str(get().decode())
     return ""
@@ -137,6 +146,6 @@ class _DlInfo(ctypes.Structure):
 def _path_of(address: int) -> str:
     """The library an address belongs to."""
     info = _DlInfo()
-    if not ctypes.CDLL(None).dladdr(ctypes.c_void_p(address), ctypes.byref(info)) or not info.file:
+    if not _library(None).dladdr(ctypes.c_void_p(address), ctypes.byref(info)) or not info.file:
         return ""
     return str(os.fsdecode(info.file))

@@ -1,6 +1,6 @@
 """The CPU backend on NumPy: the reference twin of every fused kernel.
 
-Imports errors, and for large arrays the native core.
+Imports config and errors, and the native core once there is work for it.
 """
 
 from types import ModuleType
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gpugrad.config import flags
 from gpugrad.errors import BoundsError, message
 
 Array = np.ndarray[Any, Any]
@@ -46,6 +47,11 @@ class NumpyBackend:
     def sigmoid_bwd(self, dy: Array, y: Array) -> tuple[Array, Array]:
         return sigmoid_bwd(dy, y)
 
+    def linear_bwd(
+        self, activation: str, g: Array, y: Array | None, x: Array | None, w: Array | None
+    ) -> tuple[Array, Array | None, Array | None, Array] | None:
+        return linear_bwd(activation, g, y, x, w)
+
     def scatter_add(self, out: Array, index: Any, values: Array) -> None:
         np.add.at(out, index, values)
 
@@ -60,19 +66,28 @@ def out_of_range(op: str, low: Any, high: Any, size: int) -> BoundsError:
     return BoundsError(message(op, "an index is outside its axis", f"values {low}..{high}", hint))
 
 
-# Values from which on the native core's passes are taken. On two cores its sigmoid was three times
-# as fast as NumPy's at 16,384 float32 and eight times at a million, sigmoid_bwd even at 65,536.
-_NATIVE_SIGMOID, _NATIVE_SIGMOID_BWD = 8_192, 65_536
+_TAKEN = (np.dtype(np.float32), np.dtype(np.float64))  # by the core; of this machine's byte order
+
+# The native core's calls, None where there is no core. Looked up once for each setting of the flag:
+# loading it is not part of importing gpugrad.
+_found: dict[bool, Any] = {}
 
 
-def _native(least: int, *arrays: Array) -> Any:
-    """The native core's passes where they suit these arrays and it was built; else None."""
-    for a in arrays:
-        if a.size < least or a.dtype.char not in "fd" or not a.flags.c_contiguous:
-            return None
-    from gpugrad.backend import native, sweeps  # deferred: loads the core
+def _core() -> Any:
+    wanted = flags.native
+    if wanted not in _found:
+        from gpugrad.backend import native  # deferred, as said
 
-    return sweeps if native.available() else None
+        _found[wanted] = None
+        if native.available():
+            from gpugrad.backend import direct
+
+            _found[wanted] = direct
+    return _found[wanted]
+
+
+def _is_label(dtype: Any) -> bool:
+    return bool(dtype.kind in "iu" and dtype.isnative)
 
 
 def sigmoid(x: Array) -> Array:
@@ -81,14 +96,78 @@ def sigmoid(x: Array) -> Array:
     >>> sigmoid(np.zeros(2)).tolist()
     [0.5, 0.5]
     """
-    core = _native(_NATIVE_SIGMOID, x)
-    if core is not None:
-        return core.sigmoid(x)  # type: ignore[no-any-return]
+    core = _core()
+    if core is not None and x.dtype in _TAKEN and x.size:
+        y = core.elementwise("sigmoid", x)
+        if y is not NotImplemented:
+            return y  # type: ignore[no-any-return]
     y = np.negative(x)  # one array, not four: a third of the time at a few MiB
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):  # to inf below -88 in float32: 1/(1+inf) is right, 0
         np.exp(y, out=y)
     y += 1
     return np.reciprocal(y, out=y)
+
+
+def linear(x: Array, w: Array, b: Array) -> Array:
+    """``x wᵀ + b``; x (…, k), w (n, k), b (n,).
+
+    >>> linear(np.ones((1, 2)), np.ones((3, 2)), np.zeros(3)).tolist()
+    [[2.0, 2.0, 2.0]]
+    """
+    core = _core()
+    if core is not None and x.ndim == w.ndim == 2 and x.dtype in _TAKEN:
+        (m, k), (n, inner), dtype = x.shape, w.shape, x.dtype
+        alike = w.dtype is dtype and b.dtype is dtype
+        if alike and k == inner and b.shape == (n,) and m and n and k:
+            y = core.linear(x, w, b)
+            if y is not NotImplemented:
+                return y  # type: ignore[no-any-return]
+    y = np.matmul(x, w.T)
+    return np.add(y, b, out=y) if b.dtype == y.dtype else y + b  # type: ignore[no-any-return]
+
+
+def linear_bwd(
+    activation: str, g: Array, y: Array | None, x: Array | None, w: Array | None
+) -> tuple[Array, Array | None, Array | None, Array] | None:
+    """Backward of ``y = activation(z)``, ``z = x wᵀ + b``, in one call: (dz, dx, dw, db).
+
+    ``activation`` is sigmoid, tanh or relu, or ``""`` with y None: then dz is g. g and y (m, n).
+    dx is computed where w (n, k) is given, dw where x (m, k) is. None, with nothing computed, where
+    there is no native core or it cannot take the arrays: `sigmoid_bwd` and products do the same.
+    """
+    core, dtype = _core(), g.dtype
+    if core is None or dtype not in _TAKEN or not g.size:
+        return None
+    for a in (y, x, w):
+        if a is not None and (a.dtype is not dtype or not a.size):
+            return None
+    result = core.linear_bwd(activation, g, y, x, w)
+    return None if result is NotImplemented else result
+
+
+def cross_entropy(z: Array, t: Array) -> Any:
+    """``logsumexp(z) − z[t]`` of each row, ("label", value, classes), or None as `linear_bwd`.
+
+    z (m, n) of floats, t (m,) of whole numbers.
+    """
+    core = _core()
+    if core is None or not z.size or z.dtype not in _TAKEN or not _is_label(t.dtype):
+        return None
+    result = core.cross_entropy(z, t)
+    return None if result is NotImplemented else result
+
+
+def cross_entropy_bwd(g: Array, z: Array, t: Array) -> Any:
+    """``(softmax(z) − one_hot(t)) · g`` for g (m,), or None as `linear_bwd`."""
+    core = _core()
+    if core is None or z.dtype not in _TAKEN or not z.size:
+        return None
+    if g.dtype is not z.dtype or not _is_label(t.dtype):
+        return None
+    if not any(g.strides):
+        g = g[:1]
+    result = core.cross_entropy_bwd(g, z, t)
+    return None if result is NotImplemented else result
 
 
 # Rows of dz handled at a time. Of 64 KiB to 2 MiB this was fastest, or within noise of it, from
@@ -106,9 +185,9 @@ def sigmoid_bwd(dy: Array, y: Array) -> tuple[Array, Array]:
     >>> dz.ravel().tolist(), db.tolist()
     ([0.25, 0.25], [0.5])
     """
-    core = _native(_NATIVE_SIGMOID_BWD, dy, y) if dy.dtype is y.dtype else None
-    if core is not None:
-        return core.sigmoid_bwd(dy, y)  # type: ignore[no-any-return]
+    at_once = linear_bwd("sigmoid", dy, y, None, None)
+    if at_once is not None:
+        return at_once[0], at_once[3]
     m, n = y.shape
     dtype = y.dtype if y.dtype is dy.dtype else np.result_type(dy, y)
     if dtype.char == "e":

@@ -230,25 +230,27 @@ class Recording:
         """The whole call in C, for steps that need no Python in between; None for others."""
         plan, n = self.plan, len(self.kinds)
         read = [slot for slot in self.slots if slot[3] is not None]
-        plain = all(type(slot.holder) is Tensor for _, slot, *_ in self.slots)
+        plain = all(
+            type(slot.holder) is Tensor or not written for _, slot, written, _ in self.slots
+        )
         bound = all(base is not None for *_, base in self.fresh)
         if plan.rebound or not (self.flat and plain and bound and self._engines):
             return None
         at = self.bases["arg"]
-        sample = np.empty((3, 5), np.float32)
         one = len(self.results) == 1 and self.is_tensor[0] and self.rebuild([0]) == 0
         return native.Replay(
             tuple(partial(self._call, r) if isinstance(r, Call) else r for r in self.runs),
             Tensor,
             Sink,
-            sample,
-            sample.ctypes.data,
             self.memory,
             tuple(
                 (kind, at.get(i, -1), np.empty(shape, dtype))
                 for i, (kind, shape, dtype) in zip(range(n), self.kinds, strict=True)
             ),
-            tuple((slot.holder, slot.node, base, written) for _, slot, written, base in read),
+            tuple(
+                (slot.holder, slot.node, base, written, _sample(slot))
+                for _, slot, written, base in read
+            ),
             tuple((place.holder, place.keys, place.values) for place in self.watch.places),
             UNSET,
             tuple(self.empty),
@@ -506,6 +508,13 @@ class _Later:
 
     def __call__(self) -> Tensor:
         return self.recording.gradient(self.grad)
+
+
+def _sample(slot: Slot) -> Any:
+    """An array as the gradient in a sink has to be; None for a tensor, whose array is known."""
+    if type(slot.holder) is Tensor or slot.var is None:
+        return None
+    return np.empty(slot.var.shape, slot.var.dtype)
 
 
 def sink_of(grad: Grad) -> Sink:

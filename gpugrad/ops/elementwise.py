@@ -349,10 +349,10 @@ isnan = elementwise("isnan", lambda xp, x: xp.isnan(x))
 
 
 def _logistic(xp: Any, x: Any) -> Any:
+    if type(x) is np.ndarray and x.ndim and x.dtype.kind == "f":
+        return host_sigmoid(x)
     # exp overflows to inf below -88 (float32), and 1/(1+inf) is the right answer, 0.
     with np.errstate(over="ignore"):
-        if type(x) is np.ndarray and x.ndim and x.dtype.kind == "f":
-            return host_sigmoid(x)
         return 1 / (1 + xp.exp(-x))
 
 

@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import numpy as np
+
 from gpugrad.aval import Aval, broadcast, promote
+from gpugrad.backend.numpy import linear as host_linear
 from gpugrad.errors import ShapeError, message
 from gpugrad.op import Op
 from gpugrad.rules import conjugate, total
@@ -33,6 +36,8 @@ def _mh(x: Any) -> Any:
 
 
 def _linear(xp: Any, x: Any, w: Any, b: Any) -> Any:
+    if type(x) is np.ndarray:
+        return host_linear(x, w, b)
     y = xp.matmul(x, w.T)
     return xp.add(y, b, out=y) if b.dtype == y.dtype else y + b
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpugrad.errors import CheckpointError, DtypeError, GradientError, message
+from gpugrad.errors import CheckpointError, DtypeError, GpugradError, GradientError, message
 from gpugrad.late import functions
 from gpugrad.nn.module import Module
 from gpugrad.state import grad_mode, state
@@ -25,7 +25,7 @@ class Optimizer:
     # Names of the settings that an update reads anew, in the order it takes them.
     _numbers: ClassVar[tuple[str, ...]] = ("lr",)
     # To a compiled step, which never bakes them in.
-    _live = frozenset({"lr", "steps", "momentum", "betas", "eps"})
+    _live = frozenset({"lr", "steps", "momentum", "betas", "eps", "_at_once"})
 
     def __init__(self, params: Module | Iterable[Tensor], lr: float) -> None:
         listed = params.parameters() if isinstance(params, Module) else params
@@ -42,6 +42,7 @@ class Optimizer:
         self.initial_lr: float | None = None  # what schedules start from, once there is one
         self.steps = [0] * len(self.params)  # updates of each, for Adam's bias correction
         self.state = {name: [_zeros(p) for p in self.params] for name in self._slots}
+        self._at_once = _AtOnce()
 
     @property
     def _name(self) -> str:
@@ -56,7 +57,10 @@ class Optimizer:
         """Update every parameter that has a gradient."""
         if state.trace is not None:
             self._traced_step(state.trace)
-            return
+        elif state.special or not self._at_once.step(self):
+            self._step_one_by_one()
+
+    def _step_one_by_one(self) -> None:
         numbers = [getattr(self, name) for name in self._numbers]
         with grad_mode(False):
             for i, p in enumerate(self.params):
@@ -111,6 +115,9 @@ class Optimizer:
         """
         raise NotImplementedError
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_at_once": _AtOnce()}  # native code is not copied
+
     def state_dict(self) -> dict[str, Any]:
         """``lr``, ``steps`` of each parameter, each state array as ``<name>.<parameter number>``.
 
@@ -148,6 +155,59 @@ class Optimizer:
         for key, value in new.items():
             own[key]._assign(value)
         self.lr, self.steps = lr, steps
+
+
+# Steps after which an optimiser's update is recorded: that costs as much as a hundred of them.
+_WORTH_IT = 20
+_PATIENCE = 3  # recordings that stopped fitting, after which it is left alone
+
+
+class _AtOnce:
+    """The update of all parameters as one native program, for an optimiser that is used for long.
+
+    The bits are those of the updates one by one, for a chain rounds as NumPy does; only a parameter
+    of a single value is computed in float64.
+    """
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.failures = 0
+        self.recording: Any = None
+
+    def step(self, optimizer: Optimizer) -> bool:
+        """Whether the step was made."""
+        recording = self.recording
+        if recording is not None:
+            if recording.replay() is not NotImplemented:
+                return True
+            if not recording.changed():
+                recording.run((), ())
+                return True
+            self.recording = None
+            self.failures += 1
+        self.steps += 1
+        if self.steps % _WORTH_IT == 0 and self.failures < _PATIENCE:
+            self._record(optimizer)
+        return False
+
+    def _record(self, optimizer: Optimizer) -> None:
+        from gpugrad.compiler.recording import Recording  # deferred: import gpugrad stays quick
+
+        # A subclass of somebody else's may do what a recording would do only once.
+        ours = type(optimizer).__module__.startswith("gpugrad.")
+        if not ours or any(p.device != "cpu" for p in optimizer.params):
+            self.failures = _PATIENCE
+            return
+        try:
+            with grad_mode(False):
+                recording = Recording(optimizer.step, None, (), {}, ())
+        except GpugradError:
+            self.failures = _PATIENCE
+            return
+        if recording.replay is None:
+            self.failures = _PATIENCE
+        else:
+            self.recording = recording
 
 
 def _zeros(p: Tensor) -> Tensor:

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "array.h"
 #include "program.h"
 #include "replay.h"
 
@@ -544,9 +545,32 @@ PyObject *program_run_method(PyObject *o, PyObject *Py_UNUSED(none)) {
     Py_RETURN_NONE;
 }
 
+// Binds arrays that lie plainly in memory and runs; NotImplemented, nothing done, for others.
+static PyObject *program_on(PyObject *o, PyObject *const *args, Py_ssize_t count) {
+    ProgramObject *self = (ProgramObject *)o;
+    Program *p = &self->program;
+    if (count != p->bases) {
+        return PyErr_Format(PyExc_TypeError, "[on] one array for each base; got %zd for %d", count,
+                            p->bases);
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (Py_TYPE(args[i]) != array_type || !is_plain((Array *)args[i])) {
+            Py_RETURN_NOTIMPLEMENTED;
+        }
+    }
+    if (p->running == pool_forks + 1) return program_run_method(o, NULL);  // raises
+    for (Py_ssize_t i = 0; i < count; i++) {
+        p->base[i] = ((Array *)args[i])->data;
+        self->bound[i] = true;
+    }
+    self->unbound = 0;
+    return program_run_method(o, NULL);
+}
+
 static PyMethodDef program_methods[] = {
     {"bind", (PyCFunction)(void (*)(void))program_bind, METH_FASTCALL, "Set a base address."},
     {"run", program_run_method, METH_NOARGS, "Run all segments."},
+    {"on", (PyCFunction)(void (*)(void))program_on, METH_FASTCALL, "Bind these arrays and run."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -587,6 +611,26 @@ static PyObject *native_set_gemm(PyObject *Py_UNUSED(module), PyObject *args) {
     Py_RETURN_NONE;
 }
 
+PyTypeObject *array_type;
+
+// The sample is np.empty((3, 5), "f4"): whether arrays lie in memory as array.h declares them.
+static PyObject *native_set_array(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *sample;
+    unsigned long long address;
+    if (!PyArg_ParseTuple(args, "OK", &sample, &address)) return NULL;
+    const Array *a = (Array *)sample;
+    if (Py_TYPE(sample)->tp_basicsize < (Py_ssize_t)sizeof(Array) ||
+        a->data != (char *)(uintptr_t)address || a->nd != 2 || a->dimensions[0] != 3 ||
+        a->dimensions[1] != 5 || a->strides[0] != 20 || a->strides[1] != 4 || a->base ||
+        !is_plain(a) || !(a->flags & WRITEABLE)) {
+        return PyErr_Format(PyExc_TypeError,
+                            "[set_array] an array of an unknown layout; try a newer gpugrad");
+    }
+    if (!array_type) Py_INCREF(Py_TYPE(sample));
+    array_type = Py_TYPE(sample);  // held for good
+    Py_RETURN_NONE;
+}
+
 static PyObject *native_set_isa(PyObject *Py_UNUSED(module), PyObject *name) {
     const char *text = PyUnicode_AsUTF8(name);
     if (!text) return NULL;
@@ -615,6 +659,8 @@ static PyObject *native_isas(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(no
 static PyMethodDef native_methods[] = {
     {"set_gemm", native_set_gemm, METH_VARARGS,
      "set_gemm(sgemm, dgemm, int_bits, set_threads, get_threads): addresses, 0 for none."},
+    {"set_array", native_set_array, METH_VARARGS,
+     "set_array(sample, address): a new (3, 5) float32 array, and where its values lie."},
     {"set_isa", native_set_isa, METH_O,
      "Build the programs that follow for this instruction set; returns the one before."},
     {"isas", native_isas, METH_NOARGS, "The compiled instruction sets this CPU has, best first."},

@@ -5,32 +5,20 @@
 
 #include "replay.h"
 
+#include "array.h"
+
 #include <stddef.h>
 
 #include <structmember.h>
 
-// The head of a NumPy array, the same since NumPy 1.0; replay_new checks it on a sample.
-typedef struct {
-    PyObject_HEAD
-    char *data;
-    int nd;
-    Py_ssize_t *dimensions;
-    Py_ssize_t *strides;
-    PyObject *base;
-    PyObject *descr;
-    int flags;
-} Array;
-
-enum { CONTIGUOUS = 0x1, ALIGNED = 0x100, WRITEABLE = 0x400 };
-
 typedef struct {
     PyObject_HEAD
     PyObject *runs;        // tuple: gpugrad._native.Program, or a function of Python's to call
-    PyTypeObject *tensor;  // gpugrad.Tensor
+    PyTypeObject *tensor, *sink;  // gpugrad.Tensor, and where a gradient is kept
     Py_ssize_t data, node, leaf, grad;  // where its slots lie, and Sink's
     PyObject *memory;      // list: the array bound to each base
     PyObject *arguments;   // tuple of (type, base, sample): sample has the shape and dtype
-    PyObject *slots;       // tuple of (tensor, node, base, written)
+    PyObject *slots;       // tuple of (tensor or sink, node, base, written, sample)
     PyObject *places;      // tuple of (holder, keys or None, values): see guards.py
     PyObject *unset;       // in values: a key that is not there
     PyObject *empty;       // tuple of sinks that must hold nothing
@@ -82,7 +70,7 @@ static bool same_kind(const Array *a, const Array *sample) {
     for (int i = 0; i < a->nd; i++) {
         if (a->dimensions[i] != sample->dimensions[i]) return false;
     }
-    return (a->flags & (CONTIGUOUS | ALIGNED)) == (CONTIGUOUS | ALIGNED);
+    return is_plain(a);
 }
 
 // Whether the Python values the step read are the very objects they were.
@@ -116,9 +104,22 @@ static bool places_hold(Replay *self) {
     return true;
 }
 
+// The gradient in a sink, a new array in every call, or NULL when it is of another kind.
+static Array *gradient_of(Replay *self, PyObject *s) {
+    PyObject *x = slot(PyTuple_GET_ITEM(s, 0), self->grad);
+    Array *sample = (Array *)PyTuple_GET_ITEM(s, 4);
+    if (!Py_IS_TYPE(x, self->tensor) || slot(x, self->node) != PyTuple_GET_ITEM(s, 1)) return NULL;
+    Array *array = (Array *)slot(x, self->data);
+    return Py_IS_TYPE(array, array_type) && same_kind(array, sample) ? array : NULL;
+}
+
 static bool slots_hold(Replay *self) {
     for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(self->slots); k++) {
         PyObject *s = PyTuple_GET_ITEM(self->slots, k), *x = PyTuple_GET_ITEM(s, 0);
+        if (Py_IS_TYPE(x, self->sink)) {
+            if (!gradient_of(self, s)) return false;
+            continue;
+        }
         Py_ssize_t i = PyLong_AsSsize_t(PyTuple_GET_ITEM(s, 2));
         PyObject *array = slot(x, self->data);
         if (slot(x, self->node) != PyTuple_GET_ITEM(s, 1)) return false;
@@ -236,6 +237,14 @@ static PyObject *replay_locked(Replay *self, PyObject *args) {
         bind(self, i, array->data);
         hold(self, i, (PyObject *)array);
     }
+    for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(self->slots); k++) {
+        PyObject *s = PyTuple_GET_ITEM(self->slots, k);
+        if (!Py_IS_TYPE(PyTuple_GET_ITEM(s, 0), self->sink)) continue;
+        Array *array = gradient_of(self, s);
+        Py_ssize_t i = PyLong_AsSsize_t(PyTuple_GET_ITEM(s, 2));
+        bind(self, i, array->data);
+        hold(self, i, (PyObject *)array);
+    }
     if (!read_scalars(self)) return NULL;
     PyObject *made = make_results(self);
     if (!made) return NULL;
@@ -276,7 +285,7 @@ static PyObject *replay_exit(PyObject *o, PyObject *Py_UNUSED(args)) {
 
 // What it holds of Python's.
 #define HELD(F)                                                                                  \
-    F(self->runs) F(self->tensor)    F(self->memory) F(self->arguments) F(self->slots)           \
+    F(self->runs) F(self->tensor) F(self->sink) F(self->memory) F(self->arguments) F(self->slots)           \
     F(self->places) F(self->unset) F(self->empty) F(self->getters) F(self->fresh)                \
     F(self->cleared) F(self->later) F(self->effects) F(self->rebuild) F(self->on_label)
 #define VISIT(o) Py_VISIT(o);
@@ -305,23 +314,14 @@ static void replay_dealloc(PyObject *o) {
     Py_DECREF(type);
 }
 
-// The sample is np.empty((3, 5), "f4"): whether arrays lie in memory as declared above.
-static bool layout_is_known(PyObject *sample, unsigned long long address) {
-    Array *a = (Array *)sample;
-    return a->data == (char *)(uintptr_t)address && a->nd == 2 && a->dimensions[0] == 3 &&
-           a->dimensions[1] == 5 && a->strides[0] == 20 && a->strides[1] == 4 && !a->base &&
-           (a->flags & (CONTIGUOUS | ALIGNED | WRITEABLE)) == (CONTIGUOUS | ALIGNED | WRITEABLE);
-}
-
 static PyObject *replay_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(options)) {
-    PyObject *sink, *sample;
-    unsigned long long sample_address, scalars;
+    unsigned long long scalars;
     Replay *self = (Replay *)type->tp_alloc(type, 0);
     if (!self) return NULL;
     self->lock = PyThread_allocate_lock();
     if (!self->lock || !PyArg_ParseTuple(
-            args, "O!O!OOKO!O!O!O!OO!O!KO!O!O!O!OO", &PyTuple_Type, &self->runs, &PyType_Type, &self->tensor, &sink,
-            &sample, &sample_address, &PyList_Type, &self->memory, &PyTuple_Type, &self->arguments,
+            args, "O!O!O!O!O!O!O!OO!O!KO!O!O!O!OO", &PyTuple_Type, &self->runs, &PyType_Type,
+            &self->tensor, &PyType_Type, &self->sink, &PyList_Type, &self->memory, &PyTuple_Type, &self->arguments,
             &PyTuple_Type, &self->slots, &PyTuple_Type, &self->places, &self->unset, &PyTuple_Type,
             &self->empty, &PyTuple_Type, &self->getters, &scalars, &PyTuple_Type, &self->fresh,
             &PyTuple_Type, &self->cleared, &PyTuple_Type, &self->later, &PyTuple_Type,
@@ -337,13 +337,13 @@ static PyObject *replay_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNU
     self->data = slot_offset((PyObject *)self->tensor, "_data");
     self->node = slot_offset((PyObject *)self->tensor, "_node");
     self->leaf = slot_offset((PyObject *)self->tensor, "_leaf");
-    self->grad = slot_offset(sink, "grad");
+    self->grad = slot_offset((PyObject *)self->sink, "grad");
     if (self->data < 0 || self->node < 0 || self->leaf < 0 || self->grad < 0) {
         Py_DECREF(self);
         return NULL;
     }
-    if (!layout_is_known(sample, sample_address)) {
-        PyErr_SetString(PyExc_TypeError, "[replay] an array of an unknown layout; try a newer gpugrad");
+    if (!array_type) {
+        PyErr_SetString(PyExc_TypeError, "[replay] no array was seen yet; try set_array first");
         Py_DECREF(self);
         return NULL;
     }
