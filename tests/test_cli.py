@@ -16,8 +16,8 @@ import pytest
 
 import gpugrad as gg
 from gpugrad import io
+from gpugrad.cli import arguments, main, report
 from gpugrad.cli import loop as loops
-from gpugrad.cli import main, report
 from gpugrad.data import Dataset, Scaler, batch_count
 
 ROOT = Path(__file__).parents[1]
@@ -251,6 +251,19 @@ def test_an_earlier_checkpoint_is_kept(cli):
     assert f"is now {kept}" in out
     assert kept.read_bytes() == before
     assert DEFAULT.read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    "name", ["train", "predict", "evaluate", "export", "graph", "bench", "doctor"]
+)
+def test_every_command_has_help_with_an_example_that_can_be_typed(cli, name):
+    code, out, err = cli(name, "--help")
+    assert (code, err) == (0, "")
+    for option in ("--json", "--device"):
+        assert option in out
+    example = " ".join(out[out.index("example:") :].split()).removeprefix("example: gpugrad ")
+    assert arguments().parse_args(shlex.split(example)).run.__module__ == f"gpugrad.cli.{name}"
+    assert name in cli("--help")[1]
 
 
 def test_version_help_and_no_command(cli):

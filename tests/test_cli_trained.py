@@ -11,7 +11,17 @@ import pytest
 from gpugrad.cli import main
 
 POINTS = ("--data", "points.npz", "--hidden", "7,5", "--epochs", "40", "--quiet", "--out", "points")
-FLOWERS = ("--data", "flowers.csv", "--epochs", "40", "--quiet", "--out", "flowers")
+FLOWERS = (
+    "--norm",
+    "batch",
+    "--data",
+    "flowers.csv",
+    "--epochs",
+    "40",
+    "--quiet",
+    "--out",
+    "flowers",
+)
 PRICES = ("--data", "prices.csv", "--epochs", "40", "--quiet", "--out", "prices")
 
 
@@ -97,8 +107,12 @@ def test_predict_classes(cli: Any, tmp_path: Path) -> None:
     p = np.array([[float(r[f"p_{name}"]) for name in ("lily", "rose", "tulip")] for r in rows])
     np.testing.assert_allclose(p.sum(axis=1), 1, 1e-5)
     assert [r["prediction"] for r in rows] == [("lily", "rose", "tulip")[i] for i in p.argmax(1)]
-    lines = cli("predict", "flowers", "--data", "flowers.csv", "--json")[1].splitlines()
-    assert json.loads(lines[0])["p_rose"] == float(rows[0]["p_rose"])
+    found = json.loads(cli("predict", "flowers", "--data", "flowers.csv", "--json")[1])
+    assert [r["p_rose"] for r in found] == [float(r["p_rose"]) for r in rows]
+    path = tmp_path / "out.json"
+    told = cli("predict", "flowers", "--data", "flowers.csv", "--json", "--out", path)[1]
+    assert json.loads(told) == {"file": str(path), "rows": 90}
+    assert json.loads(path.read_text()) == found
     path = tmp_path / "out.csv"
     assert "90 predictions" in cli("predict", "flowers", "--data", "flowers.csv", "--out", path)[1]
     assert path.read_text() == out
@@ -144,6 +158,7 @@ def test_export_gives_the_same_predictions(cli: Any) -> None:
         assert code == 0
         path = Path(name, "model.onnx")
         assert str(path) in out
+        assert json.loads(cli("export", name, "--json")[1])["file"] == str(path)
         session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
         columns = json.loads(session.get_modelmeta().custom_metadata_map["columns"])
         given = records(Path(data).read_text())

@@ -23,6 +23,20 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"[{self.prog.split()[-1]}] {message}; try {self.prog} --help")
 
 
+def arguments() -> argparse.ArgumentParser:
+    """The whole command line; parsing raises `UsageError`."""
+    parser = _Parser(
+        prog="gpugrad",
+        description=str(gpugrad.__doc__).splitlines()[0],
+        epilog="example: gpugrad train --epochs 20",
+    )
+    parser.add_argument("--version", action="version", version=f"gpugrad {gpugrad.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (train, predict, evaluate, export, graph, bench, doctor):
+        command.add(commands)
+    return parser
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with ``argv``, by default the process's arguments, and return its exit code.
 
@@ -31,21 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     saved; 141 nobody reads the output any more. A mistake prints one message on stderr;
     ``GPUGRAD_DEBUG=1`` adds the traceback.
     """
-    parser = _Parser(prog="gpugrad", description=str(gpugrad.__doc__).splitlines()[0])
-    parser.add_argument("--version", action="version", version=f"gpugrad {gpugrad.__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    train.add(commands)
-    predict.add(commands)
-    evaluate.add(commands)
-    export.add(commands)
-    graph.add(commands)
-    bench.add(commands)
-    doctor.add(commands)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # R² and file names, where only ASCII is shown
     try:
-        args = parser.parse_args(argv)
+        args = arguments().parse_args(argv)
         return int(args.run(args))
     except SystemExit as done:  # --help and --version
         return int(done.code or 0)

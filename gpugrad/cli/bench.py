@@ -25,6 +25,7 @@ def add(commands: Any) -> None:
         "each in a process of its own. Prints tables, saves every time as JSON and a report with "
         "plots as one HTML page. Contenders that are not installed are left out. Defaults are in "
         "parentheses.",
+        epilog="example: gpugrad bench --suite mlp --contenders gpugrad,torch --quick",
         allow_abbrev=False,
     )
     parser.add_argument(

@@ -34,6 +34,7 @@ def add(commands: Any) -> None:
         description="Look at Python, NumPy and its BLAS, the native CPU core, CUDA and optional "
         "packages; run a small training step on every device. The exit code is 1 when something "
         "that should work does not.",
+        epilog="example: gpugrad doctor --device cuda --gpu",
         allow_abbrev=False,
     )
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda (auto)")

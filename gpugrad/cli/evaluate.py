@@ -17,6 +17,7 @@ def add(commands: Any) -> None:
         help="judge a trained model, on its test part or on other data",
         description="Loss and accuracy, or loss, RMSE and R², on the rows that were kept for "
         "testing when the model was trained, or on all rows of --data.",
+        epilog="example: gpugrad evaluate runs/digits --json",
         allow_abbrev=False,
     )
     trained.add_arguments(parser)

@@ -21,11 +21,13 @@ def add(commands: Any) -> None:
         description="Write a model that takes rows in the units of its data, standardisation "
         "included, and gives the probability of each class, or the numbers. Names of columns and "
         "classes are in its metadata.",
+        epilog="example: gpugrad export runs/digits --out digits.onnx",
         allow_abbrev=False,
     )
     trained.add_arguments(parser)
     parser.add_argument("--out", metavar="PATH", help="(model.onnx beside the checkpoint)")
     parser.add_argument("--opset", type=int, default=17, metavar="N", help="17 to 21 (17)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
 
@@ -45,6 +47,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             message("export", rule, error.strerror or error, "another --out")
         ) from error
+    if args.json:
+        about = {"file": str(path), "opset": args.opset, "features": model.data["features"]}
+        print(json.dumps({**about, "columns": model.features, "classes": model.classes}))
+        return 0
     outputs = f"{len(model.classes)} probabilities" if model.classes else "numbers"
     print(f"{path}: float32 (batch, {model.data['features']}) to {outputs}, opset {args.opset}")
     return 0

@@ -150,7 +150,8 @@ def _of_run(path: Path, device: str, how: dict[str, Any]) -> Picture:
     def loss(x: gg.Tensor) -> gg.Tensor:
         return of(model(x), answer)
 
-    return gg.draw(loss, gg.asarray(loop.test.x[:1], device=device), **how)
+    row = np.asarray(loop.test.x[:1], np.float32)
+    return gg.draw(loss, gg.asarray(row, device=device), **how)
 
 
 def _value(text: str, device: str) -> Any:

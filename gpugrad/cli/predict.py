@@ -21,6 +21,7 @@ def add(commands: Any) -> None:
         help="predict with a trained model",
         description="Predict for the rows of a CSV, whose columns are found by name, or of an .npz "
         "with an array x. Prints CSV: the class and the probability of each, or the numbers.",
+        epilog="example: gpugrad predict runs/prices --data new.csv --out prices.csv",
         allow_abbrev=False,
     )
     trained.add_arguments(parser)
@@ -28,7 +29,9 @@ def add(commands: Any) -> None:
         "--data", required=True, metavar="PATH", help=".csv, .parquet, .npz or .npy"
     )
     parser.add_argument("--out", metavar="PATH", help="write the CSV there instead")
-    parser.add_argument("--json", action="store_true", help="print one JSON object a row instead")
+    parser.add_argument(
+        "--json", action="store_true", help="print a JSON array, an object a row, instead"
+    )
     parser.set_defaults(run=run)
 
 
@@ -40,14 +43,15 @@ def run(args: argparse.Namespace) -> int:
     with _output(args.out) as stream:
         records = [_record(model, row) for row in values]
         if args.json:
-            for record in records:
-                print(json.dumps(record), file=stream)
+            lines = ",\n".join(map(json.dumps, records))
+            print(f"[\n{lines}\n]", file=stream)
         else:
             writer = csv.DictWriter(stream, list(records[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(records)
     if args.out:
-        print(f"{len(values)} predictions in {args.out}")
+        told = f"{len(values)} predictions in {args.out}"
+        print(json.dumps({"file": args.out, "rows": len(values)}) if args.json else told)
     return 0
 
 
