@@ -276,9 +276,10 @@ def test_rows_cut_over_threads_are_drawn_and_timed() -> None:
 
 
 def test_a_program_alone_and_methods() -> None:
-    step, args, _ = trained()
+    step, args, model = trained()
     graph = gg.draw(step.program(*args)).graph
     assert graph.label.startswith("as traced: ")
+    assert graph.vertex("0.weight").shape == dict(model.named_parameters())["0.weight"].shape
 
     class Holder:
         @gg.compile

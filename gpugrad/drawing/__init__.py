@@ -152,7 +152,7 @@ def draw(
             hint = 'gg.draw(step, ..., mode="reverse") for the function that was compiled'
             raise GradientError(message("draw", rule, hint=hint))
         if isinstance(subject, Program):
-            return Picture([program.of_program(subject)])
+            return Picture([program.of_program(subject, around)])
         return Picture(program.of_compiled(subject, args, around))
     if mode == PROGRAM:
         rule, got = "only what gg.compile made has a program", type(subject).__name__

@@ -52,12 +52,16 @@ def of_compiled(step: Compiled, args: tuple[Any, ...], around: Mapping[str, Any]
     names = _Names(recording.program, [path for path, _ in given], [_seen(step.function), around])
     title = title_of(step.function)
     passes = _passes(recording, names, [x for _, x in given], times(recording, args), title)
-    return [passes, of_program(recording.program, names, title)]
+    return [passes, _equations(recording.program, names, title)]
 
 
-def of_program(program: Program, names: "_Names | None" = None, title: str = "program") -> Graph:
-    """Its equations, one vertex each."""
-    names = names or _Names(program, [], [])
+def of_program(program: Program, around: Mapping[str, Any]) -> Graph:
+    """Its equations, named after the variables around."""
+    return _equations(program, _Names(program, [], [around]), "program")
+
+
+def _equations(program: Program, names: "_Names", title: str) -> Graph:
+    """One vertex each."""
     drawn = _Drawing()
     for var, name in names.given():
         drawn.input(var, name, var.shape, var.dtype)
