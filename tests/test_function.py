@@ -228,3 +228,32 @@ def test_checkpoint_with_structures_and_constants():
     out["out"].sum().backward()
     assert p["a"].grad.tolist() == [3.0]
     assert not out["same"].requires_grad
+
+
+def test_gradcheck_without_forward_mode():
+    """The check that a Function's author wants: backward, and backward of backward."""
+
+    class Cube(gg.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save(x)
+            return x**3
+
+        @staticmethod
+        def backward(ctx, g):
+            (x,) = ctx.saved
+            return g * 3 * x**2
+
+    class Untied(Cube):
+        @staticmethod
+        def backward(ctx, g):
+            (x,) = ctx.saved
+            return g * 3 * x.detach() ** 2  # right, but a constant to the next derivative
+
+    args = [np.array([0.5, -2.0])]
+    assert gg.testing.gradcheck(Cube.apply, args, forward=False)
+    assert gg.testing.gradcheck(Untied.apply, args, forward=False, order=1)
+    with pytest.raises(GradientError, match="vjp of vjp"):
+        gg.testing.gradcheck(Untied.apply, args, forward=False)
+    with pytest.raises(GradientError, match="forward mode cannot go through a Function"):
+        gg.testing.gradcheck(Cube.apply, args)
