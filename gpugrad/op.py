@@ -39,7 +39,7 @@ class Op:
 
     Parameters
     ----------
-    name : its name, also as ``late.ops.<name>``.
+    name : its name, also as ``late.ops.<name>``; DtypeError for that of an op of another module.
     forward : ``forward(xp, *arrays, **params)``; ``xp`` is the array module.
     aval : ``aval(*avals, **params) -> Aval``; raises what is wrong with the shapes.
     vjp : one rule an input (None where there is no derivative), or one function
@@ -59,6 +59,10 @@ class Op:
         jvp: str | Callable[..., Any] | None = None,
         kind: str = "opaque",
     ) -> None:
+        taken = vars(ops).get(name)
+        if taken is not None and taken.forward.__module__ != forward.__module__:
+            rule = f"an op of {taken.forward.__module__} has that name"
+            raise DtypeError(message("Op", rule, repr(name), "another name"))
         self.name = name
         self.forward = forward
         self.aval = aval
