@@ -1,5 +1,6 @@
 """The compiled step: the same as uncompiled, in value and in state; and what cannot be compiled."""
 
+import random
 import threading
 import tracemalloc
 import warnings
@@ -683,6 +684,20 @@ def test_arrays_from_outside_are_refused() -> None:
     refuses(lambda x: x + gg.asarray(array), "no argument enters the step")
     assert gg.compile(lambda x: x * [2.0, 3.0])(gg.ones(2)).tolist() == [2.0, 3.0]
     assert gg.compile(lambda x: x * np.float32(2))(gg.ones(2)).tolist() == [2.0, 2.0]
+
+
+def test_random_numbers_of_others_are_refused() -> None:
+    """A number drawn while the step is recorded would be the same at every replay."""
+    ours, pythons = np.random.default_rng(0), random.Random(0)
+    holder = Settings()
+    holder.rng = np.random.RandomState(0)  # type: ignore[attr-defined]
+    refuses(lambda x: x * random.random(), "the generator that functions of random share")
+    refuses(lambda x: x * np.random.rand(), "the generator that functions of numpy.random share")
+    refuses(lambda x: x * ours.normal(), "draws from ours")
+    refuses(lambda x: x * pythons.gauss(0, 1), "draws from pythons")
+    refuses(lambda x: x * holder.rng.rand(), r"draws from holder\.rng")  # type: ignore[attr-defined]
+    at_rest = gg.compile(lambda x: x if ours and pythons else -x)
+    assert at_rest(gg.ones(2)).tolist() == [1, 1]
 
 
 def test_changes_of_python_objects_are_refused_and_undone() -> None:

@@ -34,8 +34,9 @@ def compile(f: Callable[..., Any] | None = None, *, threads: int | None = None) 
     attribute that the step reads records it anew. ``lr`` and step counts are read anew every time.
 
     ``f`` is called once for each recording, with tensors that have no values yet: asking for one
-    (``float(loss)``, ``if x > 0``, ``print``) raises `TraceError`, and so does a change of a
-    Python object, which would happen only then. A gradient that the step leaves in ``.grad`` is
+    (``float(loss)``, ``if x > 0``, ``print``) raises `TraceError`, and so do a change of a Python
+    object and a draw from a generator that is not `gg.random`'s, which would happen only then. A
+    gradient that the step leaves in ``.grad`` is
     computed when it is looked at, from the batch as it is then.
 
     Parameters

@@ -4,6 +4,7 @@ A step is recorded once, so every Python value it may have read (closure, global
 lists) is remembered and compared at each call. Imports tensor only.
 """
 
+import pickle
 import sys
 import types
 from collections.abc import Iterator
@@ -107,6 +108,12 @@ class Watch:
         self.places: list[_Place] = []
         self._seen: set[int] = set()
         self._grown: list[tuple[Any, int, str]] = []  # dicts and their number of keys
+        self._streams: list[tuple[Any, str, bytes]] = []  # random generators and where they are
+        if names is None:
+            for module, function in (("random", "random"), ("numpy.random", "rand")):
+                if module in sys.modules:
+                    shared = getattr(sys.modules[module], function).__self__
+                    self._follow(shared, f"the generator that functions of {module} share")
         for root in roots:
             self._visit(root, getattr(root, "__name__", type(root).__name__))
 
@@ -120,6 +127,11 @@ class Watch:
             if len(holder) != count:
                 return f"{label} went from {count} entries to {len(holder)}"
         return ""
+
+    def drawn(self) -> str:
+        """The first random generator not of ours that has been drawn from; empty if none was."""
+        moved = (label for value, label, was in self._streams if _stream(value) != was)
+        return next(moved, "")
 
     def restore(self) -> None:
         """Put back what the containers held."""
@@ -149,6 +161,8 @@ class Watch:
             if isinstance(value, (*_PLAIN, Tensor)) or id(value) in self._seen:
                 continue
             self._seen.add(id(value))
+            if self._names is None:
+                self._follow(value, label)
             stack.extend(self._inside(value, label))
 
     def _inside(self, value: Any, label: str) -> Iterator[tuple[Any, str]]:
@@ -179,6 +193,10 @@ class Watch:
                 live: frozenset[str] = getattr(type(value), "_live", frozenset())
                 yield from self._place(own, label, list(keys), live)
 
+    def _follow(self, value: Any, label: str) -> None:
+        if state := _stream(value):
+            self._streams.append((value, label, state))
+
     def _grow(self, holder: Any, label: str) -> None:
         if self._names is None:  # new attributes matter while recording only
             self._grown.append((holder, len(holder), label))
@@ -200,6 +218,17 @@ class Watch:
             elif type(holder) is not types.CellType:
                 name = f"{label}[{i}]"
             yield value, name
+
+
+def _stream(value: Any) -> bytes:
+    """Where a random generator of Python's or NumPy's is in its stream; empty for anything else."""
+    kind = type(value)
+    if kind.__module__ == "random" and kind.__name__ == "Random":
+        return pickle.dumps(value.getstate())
+    if kind.__module__.startswith("numpy.random"):
+        bits = getattr(value, "_bit_generator", None)
+        return b"" if bits is None else pickle.dumps(bits.state)
+    return b""
 
 
 _ALL = frozenset({""})  # marks a dict of the user's, of which every key counts

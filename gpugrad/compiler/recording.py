@@ -129,6 +129,11 @@ class Recording:
             rule = f"the step changes a Python value, which would happen only once: {changed}"
             hint = "to return what is needed and change Python's values outside the step"
             raise TraceError(message("compile", rule, hint=hint))
+        drawn = self.watch.drawn()
+        if drawn:
+            rule = f"the step draws from {drawn}, which would happen only once"
+            hint = "a gg.random.Generator, which draws anew at every call"
+            raise TraceError(message("compile", rule, hint=hint))
         given = iter(arguments)
         for x, boxed in zip(leaves, boxes, strict=True):
             if is_array(x) and boxed._data is not next(given):
