@@ -29,7 +29,7 @@ from gpugrad.rules import (
     reading,
 )
 from gpugrad.state import state
-from gpugrad.tensor import Tensor, parts
+from gpugrad.tensor import Tensor, parts, value_of
 
 _ndarray = np.ndarray
 
@@ -305,7 +305,7 @@ def _bind_special(op: Op, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
     else:
         duals, node = _dual(level, y, tangent), y._node
     if node is not None:  # a backward pass inside this level must see the tangents too
-        values = [x._data if type(x) is Tensor else x for x in xs]
+        values = [value_of(x) if type(x) is Tensor else x for x in xs]
         tracked = sum(1 << i for i, parent in enumerate(node.parents) if parent is not None)
         node.saved = Tangled(op.keep(tracked, len(xs))([*values, duals, None]))
     return parts(duals, node) if type(duals) is tuple else Tensor(duals, node)

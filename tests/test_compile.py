@@ -686,6 +686,52 @@ def test_arrays_from_outside_are_refused() -> None:
     assert gg.compile(lambda x: x * np.float32(2))(gg.ones(2)).tolist() == [2.0, 2.0]
 
 
+def layer(z: Any, w: Any) -> Any:
+    return gg.tanh(gg.nn.linear(z, w)) @ w
+
+
+DERIVATIVES: dict[str, Callable[[Any], Any]] = {
+    "grad": lambda w: gg.grad(lambda z: gg.sum(layer(z, w)))(w),
+    "jvp": lambda w: gg.jvp(lambda z: layer(z, w), (w,), (w * w,))[1],
+    "vjp": lambda w: gg.vjp(lambda z: layer(z, w), w)[1](w)[0],
+    "hvp": lambda w: gg.hvp(lambda z: gg.sum(layer(z, w)), w, w),
+    "hessian": lambda w: gg.hessian(lambda z: gg.sum(layer(z, w)))(w),
+    "grad of grad": lambda w: gg.grad(
+        lambda z: gg.sum(gg.grad(lambda y: gg.sum(layer(y, w) ** 2))(z) ** 2)
+    )(w),
+    "jvp of jvp": lambda w: gg.jvp(
+        lambda z: gg.jvp(lambda y: layer(y, w), (z,), (w,))[1], (w,), (w,)
+    )[1],
+    "vjp of jvp": lambda w: gg.vjp(lambda z: gg.jvp(lambda y: layer(y, w), (z,), (w,))[1], w)[1](w)[
+        0
+    ],
+}
+
+
+@pytest.mark.parametrize("name", DERIVATIVES)
+@pytest.mark.parametrize("captured", ["constant", "parameter"])
+def test_derivatives_inside_a_step_read_what_it_captured_anew(name: str, captured: str) -> None:
+    """Not as it was when the step was recorded, in the rules of the backward pass either."""
+    start = np.random.default_rng(1).standard_normal((3, 3))
+    w = gg.asarray(start, requires_grad=captured == "parameter")
+
+    def step() -> Any:
+        y = gg.sum(DERIVATIVES[name](w) ** 2)
+        if not w.requires_grad:
+            return y, y
+        w.grad = None
+        y.backward()
+        return y, w.grad
+
+    compiled = gg.compile(step)
+    for factor in (1.0, 0.5, -2.0):
+        with gg.no_grad():
+            w[...] = factor * start
+        for got, want in zip(compiled(), step(), strict=True):
+            np.testing.assert_allclose(got.numpy(), want.detach().numpy(), 1e-10, 1e-10)
+    assert compiled.stats()["recordings"] == 1
+
+
 def test_random_numbers_of_others_are_refused() -> None:
     """A number drawn while the step is recorded would be the same at every replay."""
     ours, pythons = np.random.default_rng(0), random.Random(0)
