@@ -1,4 +1,4 @@
-"""L-BFGS: a quasi-Newton method for full batches. Imports base, tensor and the functions."""
+"""L-BFGS: a quasi-Newton method for full batches. Imports base, op, tensor and the functions."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from gpugrad.errors import CheckpointError, DtypeError, GradientError, TraceError, message
 from gpugrad.late import functions
+from gpugrad.op import data_of
 from gpugrad.nn.module import Module
 from gpugrad.optim.base import Optimizer, at_least
 from gpugrad.state import grad_mode, state
@@ -125,18 +126,20 @@ class LBFGS(Optimizer):
             if (change @ move).item() > _LEAST_CURVATURE:
                 self.pairs.append((move, change))
                 del self.pairs[: -self.history_size]
-        q, known = -gradient, []
-        for s, y in reversed(self.pairs):
+        # Bare arrays: hundreds of small products a move, and nothing of them is recorded.
+        pairs = [(data_of(s), data_of(y)) for s, y in self.pairs]
+        q, known = -data_of(gradient), []
+        for s, y in reversed(pairs):
             rho = 1 / (y @ s)
             alpha = rho * (s @ q)
             known.append((s, y, rho, alpha))
             q = q - alpha * y
-        if self.pairs:
-            s, y = self.pairs[-1]
+        if pairs:
+            s, y = pairs[-1]
             q = q * ((y @ s) / (y @ y))
         for s, y, rho, alpha in reversed(known):
             q = q + (alpha - rho * (y @ q)) * s
-        return q
+        return Tensor(q)
 
     def _gradient(self) -> Tensor:
         found = [p.grad if p.grad is not None else functions.zeros_like(p) for p in self.params]
