@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from gpugrad.errors import CheckpointError, DtypeError, GradientError, TraceError, message
 from gpugrad.late import functions
-from gpugrad.op import data_of
 from gpugrad.nn.module import Module
+from gpugrad.op import data_of
 from gpugrad.optim.base import Optimizer, at_least
 from gpugrad.state import grad_mode, state
 from gpugrad.tensor import Tensor
