@@ -332,3 +332,19 @@ def test_two_streams_wait_for_each_other() -> None:
                     assert j in before
             done.append(before | {i})
             latest[branch] = done[i]
+
+
+def test_a_picture_of_a_captured_step(device: str) -> None:
+    """Looking changes nothing; only on a CPU do passes have times of their own."""
+    losses = []
+    for looked in (False, True):
+        model = net(dropout=0.2)
+        step = gg.compile(training(model, gg.optim.AdamW(model, lr=0.02)))
+        x, labels = gg.asarray(X), gg.asarray(LABELS)
+        if looked:
+            passes = gg.draw(step, x, labels).graph
+        losses.append([step(x, labels).item() for _ in range(3)])
+    assert losses[0] == losses[1]
+    done = [v for v in passes.vertices if v.kind in ("pass", "fused")]
+    assert any(v.text == "x @ 0.weightᵀ" for v in done)
+    assert all((v.seconds is not None) == (device == "cpu") for v in done)

@@ -1,8 +1,8 @@
 """`draw`: pictures of a computation with its values, local partials and gradients.
 
 `record` runs and watches, `graph` is what is drawn, `derive` its derivatives, `paths` their sums;
-`program` is what a compiled step became; `layout` places, `svg`, `html` and `dot` write. May import
-everything up to nn.
+`program` is what a compiled step became, in words of `naming`; `layout` places, `svg`, `html` and
+`dot` write. May import everything up to nn.
 """
 
 import difflib

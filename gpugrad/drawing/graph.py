@@ -366,6 +366,8 @@ def details(v: Vertex, graph: Graph) -> list[str]:
     if v.seconds is not None:
         how = "run on its own" if graph.mode == PROGRAM else "time since the op before"
         lines.append(f"{cost(v)} ({how})")
+    elif v.bytes is not None:
+        lines.append(cost(v))
     if v.line:
         lines.append(v.line)
     return lines

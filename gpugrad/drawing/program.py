@@ -3,10 +3,8 @@
 Imports compiler, graph and record.
 """
 
-import inspect
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ from gpugrad.compiler.nodes import Buffer, Call, Chain, Gather, Gemm, Node, Soft
 from gpugrad.compiler.program import Program, uniform
 from gpugrad.compiler.recording import Recording, data_of, is_array
 from gpugrad.compiler.timing import times
-from gpugrad.compiler.trace import Slot, Traced
+from gpugrad.compiler.trace import Traced
 from gpugrad.drawing.graph import (
     LARGEST,
     PROGRAM,
@@ -27,9 +25,9 @@ from gpugrad.drawing.graph import (
     phrase,
     seconds_text,
 )
+from gpugrad.drawing.naming import Names, seen_by
 from gpugrad.drawing.record import (
     Glance,
-    function_of,
     number,
     parameters,
     paths,
@@ -37,8 +35,6 @@ from gpugrad.drawing.record import (
     title_of,
 )
 from gpugrad.errors import GradientError, message
-from gpugrad.nn import Module
-from gpugrad.tensor import Tensor
 from gpugrad.tree import flatten
 
 
@@ -49,7 +45,7 @@ def of_compiled(step: Compiled, args: tuple[Any, ...], around: Mapping[str, Any]
     known = [path for name, x in zip(called, args, strict=True) for path in paths(name, x)]
     leaves = flatten(args)[0]
     given = [(path, data_of(x)) for path, x in zip(known, leaves, strict=True) if is_array(x)]
-    names = _Names(recording.program, [path for path, _ in given], [_seen(step.function), around])
+    names = Names(recording.program, [path for path, _ in given], [seen_by(step.function), around])
     title = title_of(step.function)
     passes = _passes(recording, names, [x for _, x in given], times(recording, args), title)
     return [passes, _equations(recording.program, names, title)]
@@ -57,19 +53,20 @@ def of_compiled(step: Compiled, args: tuple[Any, ...], around: Mapping[str, Any]
 
 def of_program(program: Program, around: Mapping[str, Any]) -> Graph:
     """Its equations, named after the variables around."""
-    return _equations(program, _Names(program, [], [around]), "program")
+    return _equations(program, Names(program, [], [around]), "program")
 
 
-def _equations(program: Program, names: "_Names", title: str) -> Graph:
+def _equations(program: Program, names: Names, title: str) -> Graph:
     """One vertex each."""
     drawn = _Drawing()
     for var, name in names.given():
-        drawn.input(var, name, var.shape, var.dtype)
+        kind = "input" if var in program.arguments else "parameter"
+        drawn.input(var, name, kind, var.shape, var.dtype)
     returned = {id(y) for y in program.outputs}
-    for eqn in program.eqns:
+    for i, eqn in enumerate(program.eqns, 1):
         words = [names.word(x) for x in eqn.inputs]
         first = next((y for y in eqn.outputs if y in names.known), eqn.outputs[0])
-        names.known.setdefault(first, f"v{len(drawn.vertices)}")
+        names.known.setdefault(first, f"v{i}")
         for y in eqn.outputs:
             names.known.setdefault(y, names.known[first])
         drawn.add(
@@ -86,7 +83,7 @@ def _equations(program: Program, names: "_Names", title: str) -> Graph:
 
 def _passes(
     recording: Recording,
-    names: "_Names",
+    names: Names,
     arrays: Sequence[Any],
     seconds: Mapping[Node, float],
     title: str,
@@ -102,7 +99,8 @@ def _passes(
         called[at[id(var)]] = name
         if at[id(var)] not in inner:
             value = Glance.of(values[id(var)]) if id(var) in values else None
-            drawn.input(at[id(var)], name, var.shape, var.dtype, value)
+            kind = "parameter" if value is None else "input"
+            drawn.input(at[id(var)], name, kind, var.shape, var.dtype, value)
     for var, name in names.scalars():
         called[plan.lowering.at(var).buffer] = name
     outputs = [buffer for buffer, _ in plan.results[len(plan.rebound) :]]
@@ -162,6 +160,8 @@ def _about(recording: Recording, seconds: Mapping[Node, float], drawn: "_Drawing
     if seconds:
         whole = seconds_text(sum(seconds.values()))
         notes.append(f"run on their own the passes take {whole} together, the least of several")
+    if not recording.moving:
+        notes.append("on a GPU the step is a graph, and its passes have no times of their own")
     rows = recording.plan.rows
     if rows is not None:
         notes.append(f"the batch of {rows.batch} is cut over the threads, {rows.chunk} rows a time")
@@ -255,9 +255,14 @@ class _Drawing:
         self._writer: dict[Any, int] = {}
 
     def input(
-        self, what: Any, name: str, shape: tuple[int, ...], dtype: Any, value: Any = None
+        self,
+        what: Any,
+        name: str,
+        kind: str,
+        shape: tuple[int, ...],
+        dtype: Any,
+        value: Glance | None = None,
     ) -> None:
-        kind = "input" if value is not None else "parameter"
         self._writer[what] = len(self.vertices)
         dtype = np.dtype(dtype)
         self.vertices.append(Vertex(len(self.vertices), name, kind, "", shape, dtype, value))
@@ -297,104 +302,3 @@ class _Drawing:
         kept = [v for v in self.vertices if v.key in read or v.kind not in ("input", "parameter")]
         edges = sorted(self.edges.values(), key=lambda e: (e.source, e.target))
         return Graph(kept, edges, title, PROGRAM, label, notes=notes)
-
-
-class _Names:
-    """What to call the values of a program: as the function and its surroundings call them."""
-
-    def __init__(
-        self, program: Program, arguments: Sequence[str], places: Sequence[Mapping[str, Any]]
-    ) -> None:
-        self.program = program
-        self.known: dict[Traced, str] = {}
-        taken: set[str] = set()
-        holders = {id(slot.holder) for slot in program.captured}
-        self._held: dict[int, str] = {}
-        for variables in places:
-            for found, name in _tensors(variables, holders):
-                self._held.setdefault(found, name)
-        for i, var in enumerate(program.arguments):
-            self._name(var, arguments[i] if i < len(arguments) else f"x{i}", taken)
-        for slot in program.captured:
-            assert slot.var is not None
-            self._name(slot.var, self.holder(slot), taken)
-        for var, get in program.scalars:
-            self.known[var] = _scalar(get)
-        self._written = {var for _, var in program.writes}
-        for slot, var in program.writes:
-            old = self.known[slot.var] if slot.var in self.known else self.holder(slot)
-            self.known.setdefault(var, f"{old}′")
-
-    def _name(self, var: Traced, name: str, taken: set[str]) -> None:
-        base, n = name, 1
-        while name in taken:
-            n += 1
-            name = f"{base} {n}"
-        taken.add(name)
-        self.known[var] = name
-
-    def holder(self, slot: Slot) -> str:
-        if type(slot.holder) is not Tensor:
-            return "gradient"
-        return self._held.get(id(slot.holder), "captured")
-
-    def given(self) -> Iterator[tuple[Traced, str]]:
-        """Arguments and what is captured, with their names."""
-        for var in self.program.arguments:
-            yield var, self.known[var]
-        for slot in self.program.captured:
-            assert slot.var is not None
-            yield slot.var, self.known[slot.var]
-
-    def scalars(self) -> Iterator[tuple[Traced, str]]:
-        return ((var, self.known[var]) for var, _ in self.program.scalars)
-
-    def is_written(self, var: Traced) -> bool:
-        return var in self._written
-
-    def word(self, x: Any) -> str:
-        if type(x) is not Traced:
-            return number(x)
-        if x in self.known:
-            return self.known[x]
-        value = uniform(self.program.constants[x]) if x in self.program.constants else None
-        return "constant" if value is None else number(value)
-
-
-def _scalar(get: Any) -> str:
-    """``lr``, where a number is an attribute that is looked up."""
-    plain = isinstance(get, partial) and get.func is getattr and len(get.args) > 1
-    return str(get.args[1]) if plain else "count"
-
-
-def _seen(f: Callable[..., Any]) -> dict[str, Any]:
-    """The variables that a function can see besides its own."""
-    own = getattr(getattr(f, "__self__", None), "__dict__", {})
-    f = function_of(f)
-    if not inspect.isfunction(getattr(f, "__func__", f)):
-        return dict(own)
-    found = inspect.getclosurevars(f)
-    return {**found.globals, **found.nonlocals, **own}
-
-
-def _tensors(variables: Mapping[str, Any], wanted: set[int]) -> Iterator[tuple[int, str]]:
-    """Names of the ``wanted`` tensors, by identity; a lone module's without its own name."""
-    modules: dict[int, tuple[str, dict[str, Tensor]]] = {}
-    for name, value in variables.items():
-        if type(value) is Tensor and id(value) in wanted:
-            yield id(value), name
-        elif isinstance(value, Module):
-            inside = {n: t for n, t in value._walk() if isinstance(t, Tensor)}
-            if any(id(t) in wanted for t in inside.values()):
-                modules.setdefault(id(value), (name, inside))
-    named: dict[int, str] = {}
-    for name, inside in modules.values():
-        for dotted, t in inside.items():
-            named.setdefault(id(t), dotted if len(modules) == 1 else f"{name}.{dotted}")
-    yield from named.items()
-    for value in variables.values():
-        slots, trained = getattr(value, "state", None), getattr(value, "params", None)
-        if isinstance(slots, dict) and isinstance(trained, list):  # an optimiser
-            for slot, tensors in slots.items():
-                for p, t in zip(trained, tensors, strict=False):
-                    yield id(t), f"{slot} of {named.get(id(p), 'a parameter')}"
