@@ -13,7 +13,7 @@ from gpugrad.backend import cuda_available
 from gpugrad.function import Function, checkpoint
 from gpugrad.namespace import *  # noqa: F403
 from gpugrad.namespace.creation import tensor as array
-from gpugrad.state import enable_grad, is_grad_enabled, no_grad
+from gpugrad.state import autocast, enable_grad, is_grad_enabled, no_grad
 from gpugrad.tensor import Tensor
 from gpugrad.transforms import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 
@@ -28,6 +28,7 @@ __all__ = [
     "Function",
     "Tensor",
     "array",
+    "autocast",
     "checkpoint",
     "config",
     "cuda_available",

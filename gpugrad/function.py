@@ -10,7 +10,7 @@ from gpugrad.late import functions
 from gpugrad.node import Dual, Node
 from gpugrad.op import is_array
 from gpugrad.rules import Joint
-from gpugrad.state import grad_mode, state
+from gpugrad.state import grad_mode, precision, state
 from gpugrad.tape import gradients
 from gpugrad.tensor import Tensor, parts
 from gpugrad.transforms import box
@@ -181,11 +181,11 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
             for i, boxed in zip(tracked, boxes, strict=True):
                 inner[i] = boxed
             inputs = [boxed._node for boxed in boxes if boxed._node is not None]
-            with grad_mode(True):
+            with grad_mode(True), precision(cast):
                 out, rebuild_out = flatten(f(*rebuild(inner), **kwargs))
             return out, inputs, rebuild_out
 
-        given = [leaves[i] for i in tracked]
+        given, cast = [leaves[i] for i in tracked], state.autocast
         start = Node(None, {}, (), (), (), None).id
         out, inputs, rebuild_out = run([x.detach() for x in given])
         captured = _captured([y._node for y in out if y._node is not None], inputs, start)

@@ -48,6 +48,8 @@ class Op:
     jvp : ``"linear"`` (in its first input), ``"multilinear"`` (product rule), or a function of the
         tangents ``d<input>``, the inputs and ``y`` that it names.
     kind : elementwise, contraction, reduction, view or opaque; what fusion and planning go by.
+    precision : what float32 and float16 inputs become under `gpugrad.autocast`: "half" or "single";
+        None leaves them.
     """
 
     def __init__(
@@ -58,12 +60,14 @@ class Op:
         vjp: Sequence[Callable[..., Any] | None] | Callable[..., Any] | Joint | None = None,
         jvp: str | Callable[..., Any] | None = None,
         kind: str = "opaque",
+        precision: str | None = None,
     ) -> None:
         taken = vars(ops).get(name)
         if taken is not None and taken.forward.__module__ != forward.__module__:
             rule = f"an op of {taken.forward.__module__} has that name"
             raise DtypeError(message("Op", rule, repr(name), "another name"))
         self.name = name
+        self.precision = precision
         self.forward = forward
         self.aval = aval
         self.kind = kind
@@ -272,6 +276,8 @@ _foreign: dict[type, bool] = {}
 
 def _bind_special(op: Op, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
     """Strip the innermost level, run the op below it, and push the tangents through ``op.jvp``."""
+    if op.precision is not None and state.autocast is not None:
+        xs = _cast(xs, np.dtype(np.float32) if op.precision == "single" else state.autocast)
     level = max([x._data.level for x in xs if _level(x) >= 0], default=-1)
     xs = tuple([x if type(x) is Tensor or type(x) in WEAK else _admit(x, xs) for x in xs])
     for x in xs:
@@ -309,6 +315,22 @@ def _bind_special(op: Op, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
         tracked = sum(1 << i for i, parent in enumerate(node.parents) if parent is not None)
         node.saved = Tangled(op.keep(tracked, len(xs))([*values, duals, None]))
     return parts(duals, node) if type(duals) is tuple else Tensor(duals, node)
+
+
+def _cast(xs: tuple[Any, ...], dtype: Any) -> tuple[Any, ...]:
+    """``xs`` in ``dtype``, where they are float16 and float32 throughout; numbers stay weak."""
+    floats = {x.dtype for x in xs if hasattr(x, "dtype") and x.dtype.kind in "fc"}
+    if not floats <= _CASTABLE or floats == {dtype}:
+        return xs
+    return tuple(
+        [
+            ops.astype(x, dtype=dtype) if hasattr(x, "dtype") and x.dtype in _CASTABLE else x
+            for x in xs
+        ]
+    )
+
+
+_CASTABLE = {np.dtype(np.float16), np.dtype(np.float32)}
 
 
 def _dual(level: int, y: Tensor, tangent: Tensor | None) -> Any:

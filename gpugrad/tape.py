@@ -17,7 +17,7 @@ from gpugrad.late import functions, ops
 from gpugrad.node import PART, Node, Tangled, concrete, live
 from gpugrad.ops.index import Piece
 from gpugrad.rules import Joint
-from gpugrad.state import state
+from gpugrad.state import precision, state
 from gpugrad.tensor import Tensor, parts
 
 Cotangent = Any  # a bare array, or a Tensor while the pass itself is being recorded
@@ -164,6 +164,10 @@ class Pass:
         self.results: dict[Node, Tensor] = {}
 
     def run(self, seeds: Sequence[tuple[Node, Tensor]], nodes: Sequence[Node]) -> None:
+        if state.autocast is not None:  # the rules follow the precisions of the forward pass
+            with precision(None):
+                self.run(seeds, nodes)
+            return
         for node, _ in seeds:
             self.uses[node] += 1
         before = state.grad, state.in_backward

@@ -85,12 +85,17 @@ class Compiled:
         return self if holder is None else types.MethodType(self, holder)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if state.special:  # inside another trace, forward mode, a watcher: they see every op
+        if state.special and state.observed():  # by another trace, forward mode, a watcher
             return self.function(*args, **kwargs)
         latest = self._latest
         if latest is not None and not kwargs:
             replay = latest.replay
-            if replay is not None and state.grad is latest.grad and flags.device == latest.flags[0]:
+            if (
+                replay is not None
+                and state.grad is latest.grad
+                and state.autocast is latest.autocast
+                and flags.device == latest.flags[0]
+            ):
                 out = replay(*args)
                 if out is not NotImplemented:
                     return out
@@ -171,7 +176,7 @@ def _why_eager(leaves: Sequence[Any]) -> str:
 
 def _signature(args: Any, kwargs: Any, leaves: Sequence[Any]) -> Any:
     """What two calls must share to share a recording."""
-    parts: list[Any] = [state.grad, flags.device, flags.tf32, flags.fuse_products]
+    parts: list[Any] = [state.grad, state.autocast, flags.device, flags.tf32, flags.fuse_products]
     parts.append(_structure((args, kwargs)))
     for x in leaves:
         if is_array(x):

@@ -53,7 +53,7 @@ class Recording:
         kwargs: Any,
         leaves: Sequence[Any],
     ) -> None:
-        self.grad = state.grad
+        self.grad, self.autocast = state.grad, state.autocast
         self.flat = not kwargs and all(map(is_array, args))
         self.leaves = [None if is_array(x) else x for x in leaves]
         self.kinds = [(type(x), data_of(x).shape, data_of(x).dtype) for x in leaves if is_array(x)]
@@ -274,6 +274,8 @@ class Recording:
     def accepts(self, args: Sequence[Any]) -> list[Any] | None:
         """The arrays of plain positional arguments when this recording fits them."""
         if not self.flat or len(args) != len(self.kinds) or state.grad is not self.grad:
+            return None
+        if state.autocast is not self.autocast:
             return None
         if (flags.device, flags.tf32, flags.fuse_products) != self.flags:
             return None

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from gpugrad.aval import aval_of, normalize_axis
 from gpugrad.errors import DtypeError, ShapeError, message
 from gpugrad.late import functions, ops
 from gpugrad.namespace.lifting import as_written
 from gpugrad.ops import nn as declared
 from gpugrad.ops.index import within
+from gpugrad.state import state
 from gpugrad.tensor import Tensor
 
 
@@ -309,6 +312,8 @@ def _floating(op: str, x: Any) -> Tensor:
     if values.dtype.kind != "f":
         hint = "x.astype(gg.float32)"
         raise DtypeError(message(op, "takes floating values", values.dtype, hint))
+    if state.autocast is not None and values.dtype == np.float16:  # of what is made of several ops
+        return functions.astype(values, np.float32)
     return values
 
 

@@ -403,3 +403,10 @@ bce_with_logits = elementwise(
     lambda xp, z, t: xp.maximum(z, 0) - z * t + xp.log1p(xp.exp(-xp.abs(z))),
     [lambda z, t: sigmoid(z) - t, lambda z: -z],
 )
+
+# What `gpugrad.autocast` computes in float32: PyTorch's list, and what it has no op for.
+for _op in (
+    *(reciprocal, square, power, exp, expm1, log, log1p, log2, log10, logaddexp),
+    *(tan, sinh, cosh, asin, acos, softplus, bce_with_logits),
+):
+    _op.precision = "single"

@@ -6,6 +6,7 @@ import numpy as np
 
 from gpugrad.aval import Aval, broadcast, promote
 from gpugrad.backend.numpy import linear as host_linear
+from gpugrad.backend.numpy import product
 from gpugrad.errors import ShapeError, message
 from gpugrad.op import Op
 from gpugrad.rules import conjugate, total
@@ -22,11 +23,12 @@ def _matmul_aval(a: Aval, b: Aval) -> Aval:
 
 matmul = Op(
     "matmul",
-    lambda xp, a, b: xp.matmul(a, b),
+    lambda xp, a, b: product(a, b) if xp is np else xp.matmul(a, b),
     _matmul_aval,
     vjp=[lambda g, b: matmul(g, _mh(b)), lambda g, a: matmul(_mh(a), g)],
     jvp="multilinear",
     kind="contraction",
+    precision="half",
 )
 
 
@@ -74,6 +76,7 @@ linear = Op(
         if term is not None
     ),
     kind="contraction",
+    precision="half",
 )
 
 

@@ -52,6 +52,7 @@ softmax = Op(
     _same,
     vjp=[lambda g, y, *, axis: _softmax_move(g, y, axis=axis)],
     jvp=lambda dx, y, *, axis: _softmax_move(dx, y, axis=axis),
+    precision="single",
 )
 
 log_softmax = Op(
@@ -60,6 +61,7 @@ log_softmax = Op(
     _same,
     vjp=[lambda g, y, *, axis: g - exp(y) * sum_(g, axis=(axis,), keepdims=True)],
     jvp=lambda dx, y, *, axis: dx - sum_(exp(y) * dx, axis=(axis,), keepdims=True),
+    precision="single",
 )
 
 
@@ -112,4 +114,5 @@ cross_entropy = Op(
     _cross_entropy_aval,
     vjp=[lambda g, z, t: _pulled(g, z, t), None],
     jvp=lambda dz, z, t: sum_(dz * _residual(z, t), axis=(1,), keepdims=False),
+    precision="single",
 )

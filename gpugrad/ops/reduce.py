@@ -74,6 +74,7 @@ sum_ = Op(
     vjp=[lambda g, like, *, axis: _spread(g, like.shape, axis)],
     jvp="linear",
     kind="reduction",
+    precision="single",
 )
 
 
@@ -97,6 +98,7 @@ mean = Op(
     vjp=[lambda g, like, *, axis: _mean_cotangent(g, like.shape, axis)],
     jvp="linear",
     kind="reduction",
+    precision="single",
 )
 
 
@@ -164,6 +166,7 @@ prod = Op(
     ],
     jvp=_prod_tangent,
     kind="reduction",
+    precision="single",
 )
 
 
@@ -195,6 +198,7 @@ norm = Op(
     vjp=[lambda g, x, y, *, axis: _kept(g, x.shape, axis) * _unit(x, y, axis)],
     jvp=_norm_tangent,
     kind="reduction",
+    precision="single",
 )
 
 
@@ -224,6 +228,7 @@ logsumexp = Op(
     vjp=[lambda g, x, y, *, axis: _kept(g, x.shape, axis) * conjugate(_softmax_of(x, y, axis))],
     jvp=_lse_tangent,
     kind="reduction",
+    precision="single",
 )
 
 
@@ -239,6 +244,7 @@ cumsum = Op(
     lambda x, *, axis: Aval(x.shape, np.empty(0, x.dtype).sum().dtype),
     vjp=[lambda g, *, axis: flip(cumsum(flip(g, axis=(axis,)), axis=axis), axis=(axis,))],
     jvp="linear",
+    precision="single",
 )
 
 
@@ -303,6 +309,7 @@ cumprod = Op(
     jvp=lambda dx, x, y, *, axis: (
         recurrence(x, dx * _shifted(y, axis, 1.0), axis=axis) if x.size else x
     ),
+    precision="single",
 )
 
 # No derivative

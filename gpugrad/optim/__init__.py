@@ -1,9 +1,10 @@
-"""Optimisers, learning-rate schedules and clipping: PyTorch's names, and its numbers."""
+"""Optimisers, schedules, clipping and loss scaling: PyTorch's names, and its numbers."""
 
 from gpugrad.optim.base import Optimizer
 from gpugrad.optim.clip import clip_grad_norm
 from gpugrad.optim.lbfgs import LBFGS
 from gpugrad.optim.rules import SGD, Adagrad, Adam, AdamW, RMSprop
+from gpugrad.optim.scaler import GradScaler
 from gpugrad.optim.schedules import (
     CosineAnnealingLR,
     ExponentialLR,
@@ -24,6 +25,7 @@ __all__ = [
     "AdamW",
     "CosineAnnealingLR",
     "ExponentialLR",
+    "GradScaler",
     "LambdaLR",
     "LinearLR",
     "OneCycleLR",

@@ -25,7 +25,7 @@ class Optimizer:
     # Names of the settings that an update reads anew, in the order it takes them.
     _numbers: ClassVar[tuple[str, ...]] = ("lr",)
     # To a compiled step, which never bakes them in.
-    _live = frozenset({"lr", "steps", "momentum", "betas", "eps", "_at_once"})
+    _live = frozenset({"lr", "steps", "skips_counted", "momentum", "betas", "eps", "_at_once"})
 
     def __init__(self, params: Module | Iterable[Tensor], lr: float) -> None:
         listed = params.parameters() if isinstance(params, Module) else params
@@ -43,6 +43,9 @@ class Optimizer:
         self.steps = [0] * len(self.params)  # updates of each, for Adam's bias correction
         self.state = {name: [_zeros(p) for p in self.params] for name in self._slots}
         self._at_once = _AtOnce()
+        # Updates that a GradScaler undid in compiled steps; those taken off ``steps`` again.
+        self.skips = functions.zeros((), dtype=np.float32, device=self.params[0].device)
+        self.skips_counted = 0
 
     @property
     def _name(self) -> str:
