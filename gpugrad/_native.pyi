@@ -8,6 +8,7 @@ under the same base number with the same strides.
 Instructions::
 
     ("gemm", dtype, ta, tb, m, n, k, alpha, alpha_operand, A, B, beta, C, rows)
+        and for a stack: count, a_step, b_step, c_step, in elements
     ("chain", dtype, rows, cols, operands, constants, code, stores, reductions, chunked)
     ("cross_entropy", dtype, rows, cols, z, t, loss, residual, probability, scale, chunked)
     ("softmax", dtype, rows, cols, x, y, log, chunked)

@@ -435,6 +435,46 @@ def test_slices_are_where_numpy_has_them() -> None:
 # State
 
 
+STACKS = [
+    ((4, 5, 6), (4, 6, 3)),
+    ((1, 5, 6), (4, 6, 3)),
+    ((4, 5, 6), (1, 6, 3)),
+    ((5, 6), (4, 6, 3)),
+    ((3, 1, 1), (3, 1, 7)),
+    ((16, 60, 40), (16, 40, 30)),
+]
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("shapes", STACKS, ids=str)
+def test_stacks_of_products_are_native(shapes: Any, native: bool) -> None:
+    """Also of networks side by side in one matrix, taken apart and put together again."""
+    a, b = (gg.asarray(rng.standard_normal(s), requires_grad=True) for s in shapes)
+
+    def apart(a: Any, b: Any) -> Any:
+        return gg.tanh(a @ b)
+
+    def together(a: Any, b: Any) -> Any:
+        if a.ndim == 3:  # (count, m, k) lies as (m, count · k)
+            count, m, k = a.shape
+            beside = gg.concat([a[i] for i in range(count)], axis=1)
+            a = gg.permute_dims(beside.reshape((m, count, k)), (1, 0, 2))
+        y = gg.permute_dims(a @ b, (1, 0, 2))
+        return gg.tanh(y.reshape((y.shape[0], -1)))
+
+    for f in (apart, together):
+        both = gg.value_and_grad(lambda a, b, f=f: gg.square(f(a, b)).sum(), (0, 1))
+        given = a.detach(), b.detach()
+        value, gradients = both(*given)
+        with gg.config.override(native=native):
+            step = gg.compile(both)
+            got, found = step(*given)
+        assert "matmul" not in step.stats()["not fused"]
+        close(got.numpy(), value.numpy(), np.float64)
+        for g, want in zip(found, gradients, strict=True):
+            close(g.numpy(), want.numpy(), np.float64)
+
+
 def test_arrays_side_by_side_are_copied_to_their_places() -> None:
     """In the core, along every axis whose parts have even rows; a sum of rows among the parts."""
     x = gg.asarray(np.tile(X, (40, 1)))

@@ -407,6 +407,26 @@ def test_gemm(ta: bool, tb: bool, beta: float, dtype: str, mode: str) -> None:
         np.testing.assert_array_equal(c.base[:, n:], margin[:, n:])
 
 
+@pytest.mark.parametrize("threads", [1, 3, 4])
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("sizes", [(5, 7, 9, 4), (1, 3, 2, 5), (2, 70, 90, 257)])
+def test_stack_of_products(sizes: tuple[int, ...], dtype: str, threads: int) -> None:
+    """Members side by side in the columns of one matrix, one after the other, or all the same."""
+    count, m, n, k = sizes
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((m, count, k)).astype(dtype)
+    x = rng.standard_normal((n, k)).astype(dtype)
+    c = np.full((count, m, n), np.nan, dtype)
+    b = Builder()
+    at_a, at_x, at_c = b(a.reshape(m, -1)), b(x), b(c.reshape(-1, n))
+    head = ("gemm", dtype, False, True, m, n, k, 1.0, None, at_a, at_x, 0.0, at_c, None)
+    mode = "split" if threads > 1 else "serial"
+    b.run((*head, count, k, 0, m * n), mode=mode, threads=threads)
+    want = np.matmul(a.transpose(1, 0, 2), x.T)
+    tolerance = 1e-5 if dtype == "f4" else 1e-13
+    np.testing.assert_allclose(c, want, rtol=tolerance, atol=tolerance * 10 * k**0.5)
+
+
 # ---- softmax, cross-entropy, copy ----------------------------------------------------------------
 
 
@@ -762,6 +782,9 @@ BAD = [
     ("gemm", "f8", False, False, 4, 4, 4, 1.0, None, Z, Z, 0.0, Z, None),
     ("gemm", "f4", False, False, 4, 4, 4, 1.0, Z, Z, Z, 0.0, Z, None),
     ("gemm", "f4", False, False, 4, 4, 4, 1.0, None, Z, Z, 0.0, Z, "m"),
+    ("gemm", "f4", False, False, 4, 4, 4, 1.0, None, Z, Z, 0.0, Z, None, 0, 1, 1, 1),
+    ("gemm", "f4", False, False, 4, 4, 4, 1.0, None, Z, Z, 0.0, Z, None, 2, -1, 1, 1),
+    ("gemm", "f4", False, False, 4, 4, 4, 1.0, None, Z, Z, 0.0, Z, None, 2, 1, 1),
     ("cross_entropy", "f4", 2, 4, Z, Z, None, None, None, 1.0, False),
     ("cross_entropy", "f4", 2, 0, Z, (0, 0, 1, 0, "i8", 0), None, None, None, 1.0, False),
     ("softmax", "f4", 2, 4, Z, None, False, False),

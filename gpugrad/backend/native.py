@@ -16,7 +16,7 @@ from gpugrad.config import flags
 
 try:
     from gpugrad import _native
-    from gpugrad._native import Program, Replay
+    from gpugrad._native import Program, Replay, set_array
 except ImportError as error:
     _absent = f"the native core is not there: {error}"
 else:
@@ -95,7 +95,7 @@ def threads() -> int:
 def _blas() -> _Blas | None:
     """Finds a BLAS and hands it to the core; the one NumPy is linked to comes first."""
     sample = np.empty((3, 5), np.float32)
-    _native.set_array(sample, sample.ctypes.data)
+    set_array(sample, sample.ctypes.data)
     for name in _LINKED:
         try:
             library = _library(importlib.import_module(name).__file__)

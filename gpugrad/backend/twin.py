@@ -177,8 +177,20 @@ class Program:
 
     def _gemm(
         self, place: Place, dtype: str, ta: bool, tb: bool, m: int, n: int, k: int, alpha: float,
-        scale: Any, a: Any, b: Any, beta: float, c: Any, rows: str | None,
+        scale: Any, a: Any, b: Any, beta: float, c: Any, rows: str | None, count: int = 1,
+        *steps: int,
     ) -> Callable[[], Any]:  # fmt: skip
+        if count > 1:
+            size = _dtype(dtype).itemsize
+            products = []
+            for i in range(count):
+                x, y, z = (
+                    (o[0], o[1] + i * step * size, *o[2:])
+                    for o, step in zip((a, b, c), steps, strict=True)
+                )
+                one = self._gemm(place, dtype, ta, tb, m, n, k, alpha, scale, x, y, beta, z, None)
+                products.append(one)
+            return lambda: [product() for product in products] and None
         m = place.rows if rows == "m" else m
         k = place.rows if rows == "k" else k
         left = self._at(a, *((k, m) if ta else (m, k)), place)

@@ -76,7 +76,8 @@ class Emitter:
         tb, b = self._matrix(node.b, False if rows == "k" else None)
         scale = None if node.scale is None else self.operand(node.scale, 0, 0)
         c = self.operand(node.c, node.c.strides[0], 1, follows=self._batched(node.c))
-        return ("gemm", dtype, ta, tb, m, n, k, node.alpha, scale, a, b, beta, c, rows)
+        stack = (node.count, *node.steps) if node.count > 1 else ()
+        return ("gemm", dtype, ta, tb, m, n, k, node.alpha, scale, a, b, beta, c, rows, *stack)
 
     def _matrix(self, view: View, turned: bool | None) -> tuple[bool, tuple[Any, ...]]:
         """Whether a matrix lies transposed in memory (None: whichever fits), and its operand."""

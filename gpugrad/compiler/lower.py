@@ -246,8 +246,11 @@ class Lowering:
             raise Unsupported("operands of another dtype than the product")
         if eqn.op.name == "linear":
             w = View(w.buffer, w.shape[::-1], w.strides[::-1], w.offset)
-        if len(w.shape) != 2 or not x.size or not w.size:
-            raise Unsupported("a stack of matrices")
+        if not x.size or not w.size:
+            raise Unsupported("an empty product")
+        if len(w.shape) != 2:
+            self._products(x, w, y)
+            return
         rows = math.prod(x.shape[:-1])
         if len(x.shape) != 2:
             x = self.dense(x)
@@ -261,6 +264,32 @@ class Lowering:
         product = whole(Buffer("temp", y.dtype, math.prod(shape)), y.shape)
         self.add(Gemm(x, w, whole(product.buffer, shape)))
         self._chain(y.shape, y.dtype, [product, self.at(eqn.inputs[2])], "add", [y])
+
+    def _products(self, x: View, w: View, y: Traced) -> None:
+        """A stack of products (…, m, k) @ (…, k, n)."""
+        if len(y.shape) != 3 or self._on_device:
+            raise Unsupported("a stack of matrices")
+        count, m, n = y.shape
+        x, w = self._stack(x, count), self._stack(w, count)
+        # Members that lie side by side, in columns of one matrix, make members that do.
+        side_by_side = x.strides[2] == 1 and x.strides[0] < x.strides[1]
+        strides = (n, count * n, 1) if side_by_side else (m * n, n, 1)
+        out = View(Buffer("temp", y.dtype, count * m * n), y.shape, strides)
+        self.view[y] = out
+        first = [View(v.buffer, v.shape[1:], v.strides[1:], v.offset) for v in (x, w, out)]
+        gemm = Gemm(*first)
+        gemm.count, gemm.steps = count, (x.strides[0], w.strides[0], strides[0])
+        self.add(gemm)
+
+    def _stack(self, view: View, count: int) -> View:
+        """``view`` as (count, rows, columns) of matrices that a BLAS takes."""
+        if len(view.shape) < 3 or view.shape[0] != count:
+            steps = aligned(view, (count, *view.shape[-2:]))
+            view = View(view.buffer, (count, *view.shape[-2:]), steps, view.offset)
+        (_, m, n), (_, down, right) = view.shape, view.strides
+        rows = right == 1 and (down >= n or m == 1)
+        columns = down == 1 and (right >= m or n == 1)
+        return view if rows or columns else self.dense(view)
 
     def _matrix(self, view: View) -> View:
         """A matrix that a BLAS takes: one unit stride, the other at least as long as a row."""

@@ -77,7 +77,10 @@ class Node:
 
 
 class Gemm(Node):
-    """``c = alpha · a @ b + beta · c``, each a matrix view with one unit stride."""
+    """``c = alpha · a @ b + beta · c``, each a matrix view with one unit stride.
+
+    Of a stack of ``count`` products a, b and c are the first; ``steps`` are from one to the next.
+    """
 
     label = "gemm"
 
@@ -85,6 +88,7 @@ class Gemm(Node):
         self.a, self.b, self.c = a, b, c
         self.alpha, self.beta = 1.0, 0.0
         self.scale: View | None = None  # a scalar that alpha is multiplied by
+        self.count, self.steps = 1, (0, 0, 0)
 
     @property
     def reads(self) -> list[View]:

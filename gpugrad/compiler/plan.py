@@ -239,7 +239,7 @@ class Plan:
             p, rate, factor, g = match
             (target,) = [self.alias.get(view.buffer) for view in node.writes]
             gemm = low.maker.get(g.buffer)
-            if target is not p.buffer or not isinstance(gemm, Gemm) or gemm.beta:
+            if target is not p.buffer or not isinstance(gemm, Gemm) or gemm.beta or gemm.count > 1:
                 continue
             if readers[g.buffer] != [node] or g.buffer in self.alias or not g.contiguous:
                 continue
@@ -518,7 +518,7 @@ def _runs(nodes: Sequence[Node]) -> list[list[Node]]:
 
 def _flop(node: Node) -> int:
     if isinstance(node, Gemm):
-        return 2 * node.a.shape[0] * node.a.shape[1] * node.b.shape[1]
+        return 2 * node.count * node.a.shape[0] * node.a.shape[1] * node.b.shape[1]
     if isinstance(node, Chain):
         return 4 * math.prod(node.shape) * max(1, len(node.roots))
     return 20 * sum(view.size for view in node.writes)
@@ -588,6 +588,8 @@ class _Rows:
     def _inside(self, node: Node) -> bool:
         """Mark what ``node`` writes; False when it cannot run on a part of the rows."""
         if isinstance(node, Gemm):
+            if node.count > 1:
+                return False
             if self._by_row(node.a) and node.b.buffer not in self.batched:
                 self.batched.add(node.c.buffer)
                 return True

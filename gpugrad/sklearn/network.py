@@ -206,11 +206,11 @@ class Networks:
         if self.count == 1:
             sums = [w.sum() for w in (first, *rest)]
         else:
-            split = first.reshape((first.shape[0], self.count, -1))
-            sums = [split.sum(axis=(0, 2)), *[w.sum(axis=(1, 2)) for w in rest]]
+            parts = [first.sum(axis=0), *rest]
+            sums = [part.reshape((self.count, -1)).sum(axis=1) for part in parts]
         total = sums[0]
-        for part in sums[1:]:
-            total = total + part
+        for more in sums[1:]:
+            total = total + more
         return total
 
     # Training

@@ -58,16 +58,17 @@ void gemm_prepare(Gemm *g, const Isa *isa, int64_t chunk_rows) {
     g->small = is_small(g, g->n, g->rows == 'k' ? chunk_rows : g->k);
 }
 
-// Rows m0..m1 and columns n0..n1 of C.
-void gemm_run(const Gemm *g, const Place *at, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+// Rows m0..m1 and columns n0..n1 of C, of one product of a stack.
+void gemm_run(const Gemm *g, const Place *at, int64_t member, int64_t m0, int64_t m1, int64_t n0,
+              int64_t n1) {
     int64_t m = m1 - m0, n = n1 - n0, k = g->rows == 'k' ? at->rows : g->k;
     int64_t item = item_bytes[g->type], lda = g->a.row, ldb = g->b.row, ldc = g->c.row;
     double alpha = g->alpha;
     if (m <= 0 || n <= 0) return;
     if (g->has_alpha_at) alpha *= *(const double *)address(&g->alpha_at, at);
-    const char *a = address(&g->a, at) + (g->ta ? m0 : m0 * lda) * item;
-    const char *b = address(&g->b, at) + (g->tb ? n0 * ldb : n0) * item;
-    char *c = address(&g->c, at) + (m0 * ldc + n0) * item;
+    const char *a = address(&g->a, at) + (member * g->a_step + (g->ta ? m0 : m0 * lda)) * item;
+    const char *b = address(&g->b, at) + (member * g->b_step + (g->tb ? n0 * ldb : n0)) * item;
+    char *c = address(&g->c, at) + (member * g->c_step + m0 * ldc + n0) * item;
     if (g->small) {
         g->kernels->small_gemm(&(SmallGemm){
             .m = m, .n = n, .k = k, .a = a, .b = b, .c = c,

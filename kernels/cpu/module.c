@@ -126,9 +126,10 @@ static bool read_matrix(PyObject *o, int type, int64_t rows, int64_t cols, Opera
 
 static bool read_gemm(PyObject *o, Gemm *g) {
     bool chunk_m = false, chunk_k = false;
-    if (!is_tuple(o, 14,
+    bool stacked = PyTuple_GET_SIZE(o) == 18;
+    if (!is_tuple(o, stacked ? 18 : 14,
                   "a product is (\"gemm\", dtype, ta, tb, m, n, k, alpha, alpha_operand, A, B, "
-                  "beta, C, rows)") ||
+                  "beta, C, rows), and count, a_step, b_step, c_step for a stack") ||
         !read_type(item(o, 1), &g->type) || !read_size(item(o, 4), "m is a size", &g->m) ||
         !read_size(item(o, 5), "n is a size", &g->n) ||
         !read_size(item(o, 6), "k is a size", &g->k) ||
@@ -150,6 +151,16 @@ static bool read_gemm(PyObject *o, Gemm *g) {
             return wrong("rows \"k\" takes A transposed, B not", rows);
         }
         g->rows = chunk_m ? 'm' : 'k';
+    }
+    g->count = 1;
+    if (stacked) {
+        if (g->rows) return wrong("a stack is not cut by rows", rows);
+        if (!read_int(item(o, 14), 1, (int64_t)1 << 40, "a stack has a product at least", &g->count) ||
+            !read_size(item(o, 15), "a step is a size", &g->a_step) ||
+            !read_size(item(o, 16), "a step is a size", &g->b_step) ||
+            !read_size(item(o, 17), "a step is a size", &g->c_step)) {
+            return false;
+        }
     }
     if (g->has_alpha_at && g->alpha_at.dtype != F8) {
         return wrong("alpha is read as f8", item(o, 8));
@@ -345,7 +356,7 @@ static double estimate(const Instruction *i, int64_t rows) {
         case GEMM: {
             const Gemm *g = &i->gemm;
             double m = g->rows == 'm' ? rows : g->m, k = g->rows == 'k' ? rows : g->k;
-            return 50 + m * (double)g->n * k / 20;
+            return 50 + g->count * m * (double)g->n * k / 20;
         }
         case CHAIN:
             return 50 + 0.2 * (i->chain.chunked ? rows : i->chain.rows) * (double)i->chain.cols *

@@ -70,6 +70,7 @@ typedef struct {
     bool has_alpha_at;
     Operand alpha_at, a, b, c;
     char rows;  // 'm', 'k' or 0: which size is the chunk's rows
+    int64_t count, a_step, b_step, c_step;  // a stack of products, and elements between them
     const Kernels *kernels;
     bool small;
 } Gemm;
@@ -149,7 +150,8 @@ typedef struct {
 } Blas;
 extern Blas blas;
 void gemm_prepare(Gemm *g, const Isa *isa, int64_t chunk_rows);
-void gemm_run(const Gemm *g, const Place *at, int64_t m0, int64_t m1, int64_t n0, int64_t n1);
+void gemm_run(const Gemm *g, const Place *at, int64_t member, int64_t m0, int64_t m1, int64_t n0,
+              int64_t n1);
 void blas_enter(void);
 void blas_leave(void);
 void blas_forked(void);

@@ -141,22 +141,34 @@ static void run_range(const Instruction *i, const Place *at, int64_t first, int6
     }
 }
 
+// Products first..end of a stack.
+static void run_products(const Gemm *g, const Place *at, int64_t first, int64_t end) {
+    for (int64_t i = first; i < end; i++) {
+        gemm_run(g, at, i, 0, g->rows == 'm' ? at->rows : g->m, 0, g->n);
+    }
+}
+
 // The whole instruction on one thread.
 static void run_whole(const Instruction *i, const Place *at, BadLabel *bad) {
     if (i->kind == GEMM) {
-        gemm_run(&i->gemm, at, 0, i->gemm.rows == 'm' ? at->rows : i->gemm.m, 0, i->gemm.n);
+        run_products(&i->gemm, at, 0, i->gemm.count);
         return;
     }
     run_range(i, at, 0, extent(i, at), bad);
     if (i->kind == CHAIN) chain_finish(&i->chain, at, &at->scratch, 1);
 }
 
-// Part t of an instruction. Products are cut into a grid of about square pieces.
+// Part t of an instruction. A product is cut into a grid of about square pieces, a stack by members.
 static void run_part(const Instruction *i, const Place *at, int parts, int t, BadLabel *bad) {
     if (i->kind != GEMM) {
         int64_t n = extent(i, at), grain = 1;
         if (i->kind == CHAIN && i->chain.flat) grain = 1024;
         run_range(i, at, cut(n, parts, t, grain), cut(n, parts, t + 1, grain), bad);
+        return;
+    }
+    if (i->gemm.count > 1) {
+        int64_t count = i->gemm.count;
+        run_products(&i->gemm, at, cut(count, parts, t, 1), cut(count, parts, t + 1, 1));
         return;
     }
     const int64_t grain = 16, m = i->gemm.m, n = i->gemm.n;
@@ -169,7 +181,7 @@ static void run_part(const Instruction *i, const Place *at, int parts, int t, Ba
         if (rows == 1 || edge < least) least = edge, tall = rows;
     }
     int wide = parts / tall, x = t % wide, y = t / wide;
-    gemm_run(&i->gemm, at, cut(m, tall, y, grain), cut(m, tall, y + 1, grain),
+    gemm_run(&i->gemm, at, 0, cut(m, tall, y, grain), cut(m, tall, y + 1, grain),
              cut(n, wide, x, grain), cut(n, wide, x + 1, grain));
 }
 
