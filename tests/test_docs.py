@@ -51,7 +51,7 @@ def commands(page: Path) -> Iterator[list[str]]:
     for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.S):
         for line in block.replace("\\\n", " ").splitlines():
             for part in line.split("&&"):
-                words = shlex.split(part, comments=True)
+                words = shlex.split(part.partition(" > ")[0], comments=True)
                 if words and words[0].rpartition("/")[2] == "gpugrad":
                     yield words[1:]
 
