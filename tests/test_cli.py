@@ -312,6 +312,7 @@ def test_interrupted_at_any_batch_and_resumed_is_the_same(cli, monkeypatch, batc
         ("--schedule", "step", "--decay-every", "1", "--decay-factor", "0.5", "--no-compile"),
         ("--schedule", "plateau", "--decay-every", "1", "--lr", "1", "--epochs", "6"),
         ("--patience", "2", "--lr", "1", "--epochs", "9", "--validation", "0.3"),
+        ("--precision", "float16", "--lr", "0.1"),
     ],
     ids=" ".join,
 )

@@ -235,6 +235,17 @@ def test_rows_to_choose_by_are_not_trained_on(cli: Any, monkeypatch: pytest.Monk
     assert len(set.union(*parts)) == 90
 
 
+def test_half_precision_learns_compiled_or_not(trained: Any) -> None:
+    found = []
+    for compiled in ("--compile", "--no-compile"):
+        result = trained("--precision", "float16", "--epochs", 20, compiled)
+        assert result["config"]["precision"] == "float16"
+        assert result["test"]["accuracy"] > 0.8
+        found.append([entry["loss"] for entry in result["history"]])
+    np.testing.assert_allclose(*found, rtol=0.02)
+    assert abs(found[0][-1] / trained("--epochs", 20)["history"][-1]["loss"] - 1) < 0.1
+
+
 @pytest.mark.parametrize("norm", ["batch", "layer"])
 def test_norms_learn_and_are_evaluated_alike(cli: Any, trained: Any, norm: str) -> None:
     result = trained("--norm", norm, "--epochs", 20)
@@ -251,6 +262,8 @@ def test_norms_learn_and_are_evaluated_alike(cli: Any, trained: Any, norm: str) 
         (("--warmup", 2, "--schedule", "onecycle"), ["--warmup does nothing", "cosine"]),
         (("--patience", 2, "--validation", 0), ["validation part"]),
         (("--clip-norm", 0), ["--clip-norm", "above 0"]),
+        (("--clip-norm", 1, "--precision", "float16"), ["--clip-norm needs", "float32"]),
+        (("--precision", "bfloat16"), ["--precision", "float16"]),
         (("--schedule", "cosin"), ["--schedule", "cosine"]),
         (("--norm", "batch", "--batch-size", 71), ["72 rows in batches of 71", "--batch-size"]),
     ],

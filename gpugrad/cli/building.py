@@ -18,6 +18,7 @@ from gpugrad.cli.options import UsageError
 from gpugrad.cli.settings import Settings
 from gpugrad.data import Dataset, Scaler, batch_count
 from gpugrad.errors import CheckpointError, message
+from gpugrad.optim import GradScaler
 from gpugrad.random import Generator
 
 
@@ -111,6 +112,7 @@ def build(plan: Plan, saved: Checkpoint | None, path: Path) -> Run:
         rates=settings.rates(optimizer, batch_count(len(train), settings.batch_size)),
         clip_norm=settings.clip_norm,
         patience=settings.patience,
+        scaler=GradScaler(device=device) if settings.precision == "float16" else None,
     )
     if saved is not None:
         saved.restore(loop, generator, settings.lr)

@@ -41,6 +41,7 @@ class Checkpoint:
     optimizer: dict[str, Array]
     scalers: dict[str, Scaler]
     rng: list[int]
+    loss_scale: dict[str, Any]  # of a run in float16
 
     def restore(self, loop: Loop, generator: Generator, lr: float) -> None:
         """Put weights, optimiser, random state and position into a run that was built alike."""
@@ -50,6 +51,7 @@ class Checkpoint:
             loop.best.load_state_dict(self.model)
         loop.optimizer.load_state_dict(self.optimizer)
         generator.state = self.rng
+        loop.scaler.load_state_dict(self.loss_scale)
         loop.go_on(self.position, lr)
 
 
@@ -89,6 +91,7 @@ def read(path: Path) -> Checkpoint:
             _part("optimizer.", tensors),
             {name: Scaler(scaler[f"{name}.mean"], scaler[f"{name}.scale"]) for name in names},
             tensors["rng"].tolist(),
+            stored.get("loss_scale", {}),
         )
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, CheckpointError):
@@ -134,5 +137,6 @@ def write(
         "settings": asdict(settings),
         "data": dict(data),
         "position": asdict(p),
+        "loss_scale": loop.scaler.state_dict(),
     }
     io.save(path, tensors, {KEY: json.dumps(record)})

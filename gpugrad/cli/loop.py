@@ -51,7 +51,8 @@ class Loop:
     With ``valid`` its loss and accuracy join the history, as ``valid_``. With ``patience`` training
     ends after so many epochs without a lower ``valid_loss``, and the model to use is ``best``: what
     ``averaged`` was after the best epoch. ``rates`` moves the learning rate after each batch, or,
-    where it follows ``valid_loss``, each epoch; ``clip_norm`` shortens the gradient of a step.
+    where it follows ``valid_loss``, each epoch; ``clip_norm`` shortens the gradient of a step. With
+    a ``scaler`` matrix products are in float16.
 
     Without classes, targets are (n, outputs), and ``target_scale`` is what one unit of each stands
     for. Raises `Diverged` when the loss of a step is not finite; the step has been made then.
@@ -77,12 +78,14 @@ class Loop:
         rates: optim.Schedule | None = None,
         clip_norm: float | None = None,
         patience: int | None = None,
+        scaler: optim.GradScaler | None = None,
     ) -> None:
         self.model, self.optimizer = model, optimizer
         self.average, self.averaged = average, copy.deepcopy(model)
         self.best = copy.deepcopy(model) if patience else None
         self.train, self.test, self.valid = train, test, valid
         self.rates, self.clip_norm, self.patience = rates, clip_norm, patience
+        self.scaler = scaler or optim.GradScaler(enabled=False)
         self._plateau = rates if isinstance(rates, optim.ReduceLROnPlateau) else None
         self.batch_size, self.epochs, self.seed, self.device = batch_size, epochs, seed, device
         self.target_scale = target_scale
@@ -165,12 +168,14 @@ class Loop:
     def update(self, x: gg.Tensor, y: gg.Tensor) -> tuple[gg.Tensor, ...]:
         """One step of the optimiser; the loss before it and, of classes, how many were right."""
         self.optimizer.zero_grad()
-        outputs = self.model(x)
-        loss = self._loss(outputs, y)
-        loss.backward()
+        with gg.autocast(enabled=self.scaler.enabled):
+            outputs = self.model(x)
+            loss = self._loss(outputs, y)
+        self.scaler.scale(loss).backward()
         if self.clip_norm is not None:
             optim.clip_grad_norm(self.model, self.clip_norm)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         if not self.train.classes:
             return (loss.detach(),)
         return loss.detach(), (gg.argmax(outputs.detach(), axis=1) == y).sum()

@@ -49,6 +49,7 @@ _EARLIER = {
     "decay_every": None,
     "decay_factor": None,
     "clip_norm": None,
+    "precision": "float32",
     "validation": 0.0,
     "patience": None,
 }
@@ -134,6 +135,13 @@ class Settings:
         default=None,
         shown="no limit",
     )
+    precision: str = option(
+        "training",
+        one_of(("float32", "float16")),
+        "of matrix products; for float16 the loss is scaled",
+        "NAME",
+        default="float32",
+    )
     average: float = option(
         "training",
         below_one,
@@ -195,6 +203,9 @@ class Settings:
             _refuse(name, schedule not in decays, given, there, "--schedule step or plateau")
         if own.warmup and schedule in ("onecycle", "plateau"):
             _refuse("warmup", True, given, f"--schedule {schedule}", "constant, step or cosine")
+        if own.clip_norm is not None and own.precision == "float16":
+            rule = "--clip-norm needs gradients that are finite, as scaled ones in float16 may not"
+            raise UsageError(message("train", rule, own.precision, "--precision float32"))
         if choosing and not own.validation:
             rule = "--patience and plateau look at a validation part"
             raise UsageError(message("train", rule, "--validation 0", "--validation 0.1"))

@@ -299,6 +299,7 @@ def _headline(run: Run) -> str:
     norm = f" {s.norm} norm" if s.norm != "none" else ""
     model = f"MLP {sizes} {s.activation}{norm}, {s.optimizer} lr {s.lr:g}"
     model += f" {s.schedule}" if s.schedule != "constant" else ""
+    model += f", {s.precision}" if s.precision != "float32" else ""
     p = loop.position
     start = f", going on after {p.epoch}" if p.epoch or p.batch else ""
     told = "".join(f"  {note}\n" for note in run.data["notes"])
