@@ -275,6 +275,25 @@ def test_rows_cut_over_threads_are_drawn_and_timed() -> None:
     assert all(v.seconds for v in graph.vertices if v.kind in ("pass", "fused"))
 
 
+def test_passes_in_words() -> None:
+    """Lookups, stacks of products, constants; labels that do not fit raise as the step does."""
+    table, stack = gg.nn.Embedding(10, 4), gg.ones((3, 4, 5))
+
+    @gg.compile
+    def step(i: Any, x: Any) -> Any:
+        with gg.no_grad():
+            return table(i), x @ stack, x * 2.5, x.sum(axis=0)
+
+    x = np.ones((3, 8, 4), "f4")
+    graph = gg.draw(step, np.arange(5), x).graph
+    found = {v.text: v for v in graph.vertices}
+    wanted = {"within(i)", "getitem(weight, t1)", "x @ stack", "x · 2.5", "sum(x) over rows"}
+    assert wanted <= found.keys()
+    assert (found["x @ stack"].shape, found["x @ stack"].notes) == ((3, 8, 5), ("3 products",))
+    with pytest.raises(gg.errors.BoundsError):
+        gg.draw(step, np.arange(11), x)
+
+
 def test_a_program_alone_and_methods() -> None:
     step, args, model = trained()
     graph = gg.draw(step.program(*args)).graph

@@ -126,9 +126,14 @@ def _passes(
         if not name:
             unnamed += 1
             name = f"t{unnamed}"
+        count = node.count if isinstance(node, Gemm) else 1  # of a stack of products
+        view = node.writes[0] if node.writes else None
+        if view is not None and count > 1:
+            view = view._replace(shape=(count, *view.shape))
+            notes = (f"{count} products",)
         known = [f"reads {_what(word(v), v)}" for v in _once(node.reads)]
-        for view, buffer in zip(node.writes, writes, strict=True):
-            known.append(f"writes {_what(called.get(buffer, name), view)}")
+        for part, buffer in zip(node.writes, writes, strict=True):
+            known.append(f"writes {_what(called.get(buffer, name), part)}")
             if buffer not in inner:
                 called[buffer] = name
         drawn.add(
@@ -137,8 +142,8 @@ def _passes(
             text,
             writes,
             {plan.home(view).buffer: _what(word(view), view) for view in node.reads},
-            sum(map(_bytes, _once([*node.reads, *node.writes]))),
-            node.writes[0] if node.writes else None,
+            count * sum(map(_bytes, _once([*node.reads, *node.writes]))),
+            view,
             seconds=seconds.get(node),
             line="\n".join(known),
             output=any(b in outputs or b.kind == "captured" for b in writes),
@@ -204,14 +209,28 @@ def _words(node: Node, word: Callable[[Any], str]) -> tuple[str, str, tuple[str,
         if len(ops) > 1:
             lines = textwrap.wrap(", ".join(ops), 34)
             return f"{len(ops)} ops in one pass", "fused", tuple(lines)
-        op, _, over = (ops[0] or "copy").rstrip(")").partition("(")
-        text = f"{op}({', '.join(map(word, node.reads))})"
-        return f"{text} over {over}" if over in ("rows", "cols") else text, "pass", ()
+        return _only(node, ops[0], word), "pass", ()
     if isinstance(node, Gather):
         return f"{word(node.x)}[{word(node.t)}]", "pass", ()
     name = "log_softmax" if isinstance(node, Softmax) and node.log else node.label
     kind = "fused" if name == "cross_entropy" else "pass"
     return f"{name}({', '.join(map(word, node.reads))})", kind, ()
+
+
+_SIGNS = {"add": "+", "sub": "−", "mul": "·", "div": "/"}
+
+
+def _only(node: Chain, op: str, word: Callable[[Any], str]) -> str:
+    """What a chain of a single op computes: that op, a sum, or nothing but a copy."""
+    if node.reductions:
+        name, _, over = op.rstrip(")").partition("(")
+        text = f"{name}({', '.join(map(word, node.reads))})"
+        return text if over == "all" else f"{text} over {over}"
+    (expr,) = {id(root): root for root in node.roots}.values()
+    words = [word(x.value) for x in expr.args]
+    if op in _SIGNS:
+        return f" {_SIGNS[op]} ".join(words)
+    return f"{op or 'copy'}({', '.join(words or map(word, node.reads))})"
 
 
 def _matrix(view: View, word: Callable[[Any], str]) -> str:
