@@ -87,6 +87,13 @@ def test_evaluate_on_other_data(cli: Any) -> None:
     right = np.mean([g == r["kind"] for g, r in zip(guesses, some, strict=True)])
     assert found["rows"] == len(some) == 60
     assert found["accuracy"] == pytest.approx(right)
+    one = [r for r in some if r["kind"] == "rose"]
+    table("one.csv", header, [[r[name] for name in header] for r in one])
+    args = ("evaluate", "flowers", "--data", "one.csv", "--target", "kind", "--json")
+    roses = [g for g, r in zip(guesses, some, strict=True) if r["kind"] == "rose"]
+    assert json.loads(cli(*args)[1])["accuracy"] == pytest.approx(
+        np.mean(np.array(roses) == "rose")
+    )
 
 
 def test_whole_numbers_that_look_like_classes_are_numbers_to_a_regressor(cli: Any) -> None:
@@ -186,7 +193,7 @@ REFUSED = {
     "other names": (("evaluate", "flowers", "--data", "prices.csv"), ["'a'"]),
     "numbers for classes": (
         ("evaluate", "prices", "--data", "named.csv"),
-        ["classes", "predicts numbers"],
+        ["the target is numbers", "'low' in line 2"],
     ),
     "an unknown class": (("evaluate", "flowers", "--data", "odd.csv"), ["daisy"]),
     "opset": (("export", "flowers", "--opset", "3"), ["17 to 21"]),

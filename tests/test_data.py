@@ -829,6 +829,22 @@ def test_csv_as_another_was_read(tmp_path):
     refuse(lambda: read_csv(csv_file(tmp_path, "a,c\nten,x\n"), kept), "'a' holds numbers", "'ten'")
 
 
+def test_csv_whose_columns_and_classes_are_known(tmp_path):
+    """One row of one class is read as the whole table was, and what is not known raises."""
+    first = load(csv_file(tmp_path, "a,c,t\n1,x,8\n3,y,9\n,y,10\n8,x,9\n"))
+    later = csv_file(tmp_path, "t,c,a,more\n09,y,,5\n", "later.csv")
+    data = load(later, "t", first.columns, first.classes)
+    assert (data.classes, data.y.tolist()) == (("8", "9", "10"), [1])
+    assert (data.features, data.columns) == (first.features, first.columns)
+    np.testing.assert_array_equal(data.x, [[3, 1, 0, 1]])
+    assert load(later, "t", first.columns).y.tolist() == [9.0]
+    odd = csv_file(tmp_path, "a,c,t\n1,x,11\n2,x,few\n", "odd.csv")
+    refuse(lambda: load(odd, "t", first.columns, first.classes), "11, few; known are 8, 9, 10")
+    refuse(lambda: load(odd, "t", first.columns), "the target is numbers", "'few' in line 3")
+    short = csv_file(tmp_path, "a,t\n1,8\n", "short.csv")
+    refuse(lambda: load(short, "t", first.columns, first.classes), "no column is called 'c'")
+
+
 def test_csv_columns_called_by_number(tmp_path):
     assert load(csv_file(tmp_path, "0,1\n5,a\n6,b\n")).features == ("0",)
 

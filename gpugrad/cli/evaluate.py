@@ -2,12 +2,11 @@
 
 import argparse
 import json
-from dataclasses import replace
 from typing import Any
 
 from gpugrad.cli import prepare, trained
 from gpugrad.cli.report import label, value_text
-from gpugrad.data import load_inputs
+from gpugrad.data import load
 
 
 def add(commands: Any) -> None:
@@ -39,10 +38,7 @@ def run(args: argparse.Namespace) -> int:
         _, rows = whole.split(settings.test_fraction, settings.seed)
         what = f"the test part of {whole.name}"
     else:
-        rows = prepare.load(args.data, target)
-        if rows.columns and model.columns:  # as the model's own table was understood
-            x, features = load_inputs(args.data, model.columns), model.features
-            rows = replace(rows, x=x, features=features, columns=tuple(model.columns))
+        rows = load(args.data, target, model.columns, model.classes)
         what = rows.name
     found = model.metrics(rows)
     if args.json:

@@ -16,7 +16,7 @@ from gpugrad.data.npy import holds_npy, load_npy, load_npy_inputs
 from gpugrad.data.npz import load_npz, load_npz_inputs
 from gpugrad.data.parquet import load_parquet, read_parquet
 from gpugrad.data.rows import Rows
-from gpugrad.data.table import load_csv, read_csv
+from gpugrad.data.table import Known, load_csv, read_csv
 from gpugrad.errors import MissingDependency, message
 
 __all__ = [
@@ -54,7 +54,12 @@ def digits() -> Dataset:
     return Dataset(bunch.data / 16, bunch.target, names, "digits", columns)
 
 
-def load(path: str | os.PathLike[str], target: str | None = None) -> Dataset:
+def load(
+    path: str | os.PathLike[str],
+    target: str | None = None,
+    columns: Sequence[Column] = (),
+    classes: Sequence[str] = (),
+) -> Dataset:
     """Read a dataset from files: IDX, ``.npy``, ``.npz``, ``.csv``, ``.csv.gz``, ``.parquet``.
 
     IDX: MNIST's four names (the t10k part is optional), or one file of images and one of labels;
@@ -73,7 +78,9 @@ def load(path: str | os.PathLike[str], target: str | None = None) -> Dataset:
     exceeds 1. Labels there: integers, bools and text are classes, floats regression. A table's is
     classes if at least half of it is text, or if it holds integers of at most 20 distinct values;
     other numbers (so also ``3.0``) are regression. Classes are named by the values in the file, in
-    sorted order.
+    sorted order. With ``columns`` and ``classes`` of a dataset that was read from another table,
+    they mean here what they meant there, though a class be absent; without classes the target is
+    numbers then.
 
     Raises DataError for whatever is missing, cut off, malformed or not finite, naming file, line
     and column or bytes; MissingDependency for parquet without pyarrow. Formats:
@@ -88,7 +95,7 @@ def load(path: str | os.PathLike[str], target: str | None = None) -> Dataset:
     """
     path = Path(path)
     with reading(path):
-        return _load(path, target)
+        return _load(path, target, Known(columns, tuple(classes)) if columns else None)
 
 
 def load_inputs(path: str | os.PathLike[str], columns: Sequence[Column] = ()) -> Array | Rows:
@@ -124,7 +131,7 @@ def load_inputs(path: str | os.PathLike[str], columns: Sequence[Column] = ()) ->
         raise error(path, f"{kinds} is taken", path.name)
 
 
-def _load(path: Path, target: str | None) -> Dataset:
+def _load(path: Path, target: str | None, known: Known | None) -> Dataset:
     name = path.name.lower()
     if not path.exists():
         folder = path.parent
@@ -139,9 +146,9 @@ def _load(path: Path, target: str | None) -> Dataset:
     if path.is_file() and name.endswith(".npz"):
         return load_npz(path, target)
     if path.is_file() and name.endswith((".csv", ".csv.gz")):
-        return load_csv(path, target)
+        return load_csv(path, target, known)
     if path.is_file() and name.endswith(".parquet"):
-        return load_parquet(path, target)
+        return load_parquet(path, target, known)
     hint = "its folder" if "idx" in name else ""
     kinds = "a folder of IDX or .npy files, .npz, .npy, .csv, .csv.gz or .parquet"
     raise error(path, f"{kinds} is taken", path.name, hint)

@@ -14,11 +14,11 @@ from gpugrad.data.cells import Cells
 from gpugrad.data.columns import Column
 from gpugrad.data.dataset import Dataset
 from gpugrad.data.files import Array, error
-from gpugrad.data.table import dataset_of, encoded, target_index, unique_names, used_columns
+from gpugrad.data.table import Known, dataset_of, encoded, target_index, unique_names, used_columns
 from gpugrad.errors import MissingDependency, message
 
 
-def load_parquet(path: Path, target: str | None) -> Dataset:
+def load_parquet(path: Path, target: str | None, known: Known | None = None) -> Dataset:
     """The Dataset in a Parquet file whose column ``target``, or the last, is to be predicted.
 
     As `load_csv`, but a column's type says what it is: text is text, though it looks like numbers.
@@ -32,7 +32,7 @@ def load_parquet(path: Path, target: str | None) -> Dataset:
         name, answers = pairs.pop(column)
         found = [_cells(arrow, path, *pair) for pair in pairs]
         answers = _texts(_plain(arrow, path, name, answers))
-    return dataset_of(path, found, name, answers)
+    return dataset_of(path, found, name, answers, known)
 
 
 def read_parquet(path: Path, columns: Sequence[Column]) -> Array:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,14 +28,21 @@ _LONGEST_LINE = 1 << 26  # characters; what is longer is no CSV and would fill t
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
-def load_csv(path: Path, target: str | None) -> Dataset:
+class Known(NamedTuple):
+    """What an earlier table's columns and target meant; no classes: numbers."""
+
+    columns: Sequence[Column]
+    classes: tuple[str, ...]
+
+
+def load_csv(path: Path, target: str | None, known: Known | None = None) -> Dataset:
     """The Dataset in one CSV file whose column ``target``, or the last, is to be predicted.
 
     Of the other columns `Cells.understood` says what they become. The target is read as
     follows. Mostly text: classes, in sorted order. Integers with at most 20 distinct values:
     classes, in numeric order. Other numbers: regression; so writing an integer target as ``3.0``
     makes it regression, writing it as text makes it classes. Mostly numbers with some text among
-    them is an error, there and in other columns.
+    them is an error, there and in other columns. What is ``known`` is not asked again.
     """
     with _opened(path) as text:
         rows = _rows(path, text)
@@ -44,11 +51,20 @@ def load_csv(path: Path, target: str | None) -> Dataset:
             raise error(path, "the file is empty", hint="a header line and rows under it")
         names, column = _columns(path, line, header, target)
         cells, answers = _cells(path, rows, names, len(header), column)
-    return dataset_of(path, cells, header[column], answers)
+    return dataset_of(path, cells, header[column], answers, known)
 
 
-def dataset_of(path: Path, cells: list[Cells], target: str, answers: list[str]) -> Dataset:
+def dataset_of(
+    path: Path, cells: list[Cells], target: str, answers: list[str], known: Known | None
+) -> Dataset:
     """The Dataset of a table's columns, and of the texts in its column ``target``."""
+    name = path.name.partition(".")[0]
+    if known is not None:
+        used = used_columns(path, [each.name for each in cells], known.columns)
+        y = _known_answers(path, cells[0].place, target, answers, known.classes)
+        features = tuple(feature for column in used for feature in column.features)
+        x = encoded(cells, used)
+        return Dataset(x, y, known.classes, name, features, columns=tuple(known.columns))
     understood = [each.understood() for each in cells]
     columns = tuple(column for column, _ in understood)
     features = tuple(feature for column in columns for feature in column.features)
@@ -57,7 +73,7 @@ def dataset_of(path: Path, cells: list[Cells], target: str, answers: list[str]) 
     y, classes = _answers(path, cells[0].place, target, answers)
     return Dataset(
         np.concatenate([c.encoded(column) for c, column in zip(cells, columns, strict=True)], 1),
-        *(y, classes, path.name.partition(".")[0], features),
+        *(y, classes, name, features),
         columns=columns,
         notes=tuple(note for _, note in understood if note),
     )
@@ -235,24 +251,12 @@ def _answers(
     path: Path, place: Callable[[int], str], name: str, answers: list[str]
 ) -> tuple[Array, tuple[str, ...]]:
     """The target column as labels and the names of their classes, or as float targets and none."""
-    if "" in answers:
-        gone = f"{answers.count('')} of {len(answers)} missing in column {name!r}"
-        got = f"{gone}, the first in {place(answers.index(''))}"
-        raise error(path, "every row has a target", got, "leaving those rows out")
+    _all_there(path, place, name, answers)
     words = [i for i, answer in enumerate(answers) if not _number(answer)]
     keys: list[Any] = answers  # str, or int so that 10 sorts after 9
     if 2 * len(words) < len(answers):
-        if words:
-            got = f"{answers[words[0]]!r} in {place(words[0])}, column {name!r}"
-            raise error(path, "a target column is all numbers or all text", got)
-        y = np.array(answers, np.float64)
-        bad = ~(np.abs(y) <= _FLOAT32_MAX)
-        if bad.any():
-            row = int(bad.argmax())
-            got = f"{y[row]} in {place(row)}, column {name!r}"
-            raise error(path, "numbers are finite and fit float32", got, "filling or dropping it")
-        whole = all(answer.lstrip("+-").isdecimal() for answer in answers)
-        if not whole or len(set(y)) > MOST_INTEGER_CLASSES:
+        y = _numbers(path, place, name, answers, "a target column is all numbers or all text")
+        if not all(map(_whole, answers)) or len(set(y)) > MOST_INTEGER_CLASSES:
             return y, ()
         keys = [int(answer) for answer in answers]
     classes = sorted(set(keys))
@@ -267,3 +271,52 @@ def _answers(
         raise error(path, f"column {name!r} holds no classes", got, hint)
     index = {key: label for label, key in enumerate(classes)}
     return np.array([index[key] for key in keys]), tuple(str(key) for key in classes)
+
+
+def _known_answers(
+    path: Path,
+    place: Callable[[int], str],
+    name: str,
+    answers: list[str],
+    classes: tuple[str, ...],
+) -> Array:
+    """The target column as labels of ``classes``, or as numbers if there are none."""
+    _all_there(path, place, name, answers)
+    if not classes:
+        rule = f"the target is numbers, and column {name!r} holds something else"
+        return _numbers(path, place, name, answers, rule)
+    label = {known: i for i, known in enumerate(classes)}
+    # Whole numbers were read as such: 07 is the class 7.
+    named = [a if a in label or not _whole(a) else str(int(a)) for a in answers]
+    if unknown := sorted(set(named) - label.keys()):
+        rule = f"column {name!r} holds classes that are not known"
+        got = f"{', '.join(unknown[:10])}; known are {', '.join(classes[:10])}"
+        raise error(path, rule, got, "target='<another column>'")
+    return np.array([label[a] for a in named])
+
+
+def _all_there(path: Path, place: Callable[[int], str], name: str, answers: list[str]) -> None:
+    if "" in answers:
+        gone = f"{answers.count('')} of {len(answers)} missing in column {name!r}"
+        got = f"{gone}, the first in {place(answers.index(''))}"
+        raise error(path, "every row has a target", got, "leaving those rows out")
+
+
+def _numbers(
+    path: Path, place: Callable[[int], str], name: str, answers: list[str], rule: str
+) -> Array:
+    """The target column as finite numbers; ``rule`` is what another text in it breaks."""
+    word = next((i for i, answer in enumerate(answers) if not _number(answer)), None)
+    if word is not None:
+        raise error(path, rule, f"{answers[word]!r} in {place(word)}, column {name!r}")
+    y = np.array(answers, np.float64)
+    bad = ~(np.abs(y) <= _FLOAT32_MAX)
+    if bad.any():
+        row = int(bad.argmax())
+        got = f"{y[row]} in {place(row)}, column {name!r}"
+        raise error(path, "numbers are finite and fit float32", got, "filling or dropping it")
+    return y
+
+
+def _whole(answer: str) -> bool:
+    return answer.lstrip("+-").isdecimal()
