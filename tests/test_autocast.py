@@ -443,3 +443,59 @@ def test_digits_are_learnt_as_well_as_in_float32() -> None:
             accuracy[half] = float(np.mean(host(model(test.x)).argmax(1) == test.y))
     assert accuracy[False] > 0.94
     assert abs(accuracy[True] - accuracy[False]) < 0.02
+
+
+# Half precision in programs
+
+
+def rounds(x: Any) -> Any:
+    """Each line is another value if a rounding on the way is left out."""
+    h = (x * 0.1).astype(np.float16)
+    return (
+        h.astype(np.float32) - x * 0.1,  # the rounding itself
+        (x * 0.3).astype(np.float16).astype(np.float32) - x,  # of a value with one reader
+        (h * 60_000.0 * 2.0).astype(np.float32) * 0.25,  # infinite on the way
+        ((h + 1.0) - 1.0).astype(np.float32),
+        (h.astype(np.float32) + h).sum(),
+        h.sum(axis=0),
+        gg.where(h > 0, h, 0) * h,
+        (x.astype(np.float64) * 0.1).astype(np.float16),
+    )
+
+
+def test_a_program_rounds_where_eager_code_does(device: str) -> None:
+    x = tensor(33, 5)
+    with np.errstate(over="ignore"):
+        expected = rounds(x)
+    step = gg.compile(rounds)
+    for _ in range(3):
+        for ours, theirs in zip(step(x), expected, strict=True):
+            assert ours.dtype == theirs.dtype
+            np.testing.assert_allclose(host(ours), host(theirs), rtol=2e-3 * (theirs.ndim < 2))
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu", "gelu"])
+def test_a_compiled_half_precision_step_is_one_program_on_a_gpu(
+    activation: str, device: str
+) -> None:
+    x, y = batch()
+    losses = {}
+    for compiled in (False, True):
+        model = nn.MLP([4, 8, 3], activation, generator=gg.random.Generator(0))
+        optimizer = optim.SGD(model, lr=0.3)
+
+        def step(x: Any, y: Any, of: Any = (model, optimizer)) -> Any:
+            model, optimizer = of
+            with gg.autocast():
+                loss = nn.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()  # so that an update may ride on the product before it
+            return loss.detach()
+
+        run = gg.compile(step) if compiled else step
+        losses[compiled] = [run(x, y).item() for _ in range(5)]
+        if compiled and device != "cpu":
+            stats = run.stats()  # type: ignore[attr-defined]
+            assert (stats["calls"], stats["graphs"]) == (0, 1)
+    np.testing.assert_allclose(losses[True], losses[False], rtol=2e-3)

@@ -174,8 +174,9 @@ class Program:
         if scale is None:
             return lambda: matmul(alpha, at_a, at_b, beta, at_c, room(), device.stream())
         at = int(device.address(self._factors)) + 16 * number
-        self._factored.append(scalars.Factor(self._at(scale), alpha, beta, at, dtype == "f4"))
-        beta_at = at + np.dtype(dtype).itemsize
+        single = dtype != "f8"  # of half precision too
+        self._factored.append(scalars.Factor(self._at(scale), alpha, beta, at, single))
+        beta_at = at + (4 if single else 8)
         return lambda: matmul(at, at_a, at_b, beta_at, at_c, room(), device.stream())
 
     def _product(self, number: int, product: Any, chain: Any) -> Enqueue:

@@ -60,6 +60,7 @@ _CHEAP = frozenset(
 _LONGEST = 200  # expressions of a chain: more would not stay in a core's L1
 _COPY = SimpleNamespace(name="copy", forward=lambda xp, x: xp.ascontiguousarray(x))
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+_HALF = np.dtype(np.float16)
 
 
 class Lowering:
@@ -75,6 +76,9 @@ class Lowering:
         self.unfused: dict[str, str] = {}  # ops that stayed calls, and why
         self.draws: list[Draw] = []
         self._on_device = program.devices[:1] not in ([], ["cpu"])
+        # What chains and products take. Half precision is computed with in float32 and rounded
+        # where it is stored, so what comes after reads it from there.
+        self._floats = (*_FLOATS, _HALF) if self._on_device else _FLOATS
         self._materialised: dict[tuple[View, Shape], View] = {}
         for i, var in enumerate(program.arguments):
             self._given("arg", var, i)
@@ -242,7 +246,7 @@ class Lowering:
     def _product(self, eqn: Eqn) -> None:
         (y,) = eqn.outputs
         x, w = self.at(eqn.inputs[0]), self.at(eqn.inputs[1])
-        if y.dtype not in _FLOATS or any(v.buffer.dtype != y.dtype for v in (x, w)):
+        if y.dtype not in self._floats or any(v.buffer.dtype != y.dtype for v in (x, w)):
             raise Unsupported("operands of another dtype than the product")
         if eqn.op.name == "linear":
             w = View(w.buffer, w.shape[::-1], w.strides[::-1], w.offset)
@@ -263,7 +267,7 @@ class Lowering:
             return
         product = whole(Buffer("temp", y.dtype, math.prod(shape)), y.shape)
         self.add(Gemm(x, w, whole(product.buffer, shape)))
-        self._chain(y.shape, y.dtype, [product, self.at(eqn.inputs[2])], "add", [y])
+        self._chain(y.shape, _wide(y.dtype), [product, self.at(eqn.inputs[2])], "add", [y])
 
     def _products(self, x: View, w: View, y: Traced) -> None:
         """A stack of products (…, m, k) @ (…, k, n)."""
@@ -314,7 +318,7 @@ class Lowering:
     # Elementwise
 
     def _pointwise(self, eqn: Eqn) -> None:
-        dtype = _compute_dtype(eqn)
+        dtype = _compute_dtype(eqn, self._floats)
         shape = eqn.outputs[0].shape
         params = eqn.params
         forward = eqn.op.pointwise
@@ -382,7 +386,7 @@ class Lowering:
             else:
                 expr = home.builder.operand(self._one(x), x.size == 1)
             kind = x.buffer.dtype if x.buffer.kind != "scalar" else np.dtype(dtype)
-            given.append((expr, kind, x.shape))
+            given.append((expr, _wide(kind), x.shape))
         if isinstance(forward, str):
             return [home.builder.make(forward, *[expr for expr, _, _ in given])]
         return symbolic(forward, home.builder, given, params)
@@ -429,7 +433,7 @@ class Lowering:
     def _offers(self, node: Chain, inputs: Sequence[Any]) -> bool:
         """Whether all that ``inputs`` take from ``node`` is there element by element."""
         views = [x for x in inputs if isinstance(x, View) and self.maker.get(x.buffer) is node]
-        return all(node.stores.get(x.buffer) == x for x in views)
+        return all(node.stores.get(x.buffer) == x and x.buffer.dtype != _HALF for x in views)
 
     def _leads(self, node: Node, others: Sequence[Node]) -> bool:
         """Whether one of ``others`` needs what ``node`` writes, however far down."""
@@ -451,7 +455,7 @@ class Lowering:
         for view in second.reads:
             maker = self.maker.get(view.buffer)
             if maker is first:
-                if first.stores.get(view.buffer) != view:
+                if not self._offers(first, [view]):
                     return False
             elif maker is not None:
                 between.append(maker)
@@ -459,7 +463,7 @@ class Lowering:
 
     def _reduction(self, eqn: Eqn) -> None:
         (x,), (y,) = eqn.inputs, eqn.outputs
-        if type(x) is not Traced or y.dtype not in _FLOATS or x.dtype != y.dtype:
+        if type(x) is not Traced or y.dtype not in self._floats or x.dtype != y.dtype:
             raise Unsupported("a sum that changes the dtype")
         axes, n = eqn.params["axis"], len(x.shape)
         if not x.shape or 0 in x.shape or not axes:
@@ -476,7 +480,7 @@ class Lowering:
         view = self.at(x)
         maker = self.maker.get(view.buffer)
         split = max(1, min(lead, n - 1)) if n > 1 else 0
-        if isinstance(maker, Chain) and maker.stores.get(view.buffer) == view and n <= 2:
+        if isinstance(maker, Chain) and self._offers(maker, [view]) and n <= 2:
             home, expr = maker, maker.values[view.buffer]
         else:
             flat = self.dense(view) if n > 2 else view
@@ -486,7 +490,7 @@ class Lowering:
                 shape = (rows, math.prod(x.shape[split:]))
                 flat = whole(flat.buffer, shape)._replace(offset=flat.offset)
             aligned(flat, shape)
-            home = Chain(shape, x.dtype)
+            home = Chain(shape, _wide(x.dtype))
             expr = home.builder.operand(self._one(flat), flat.size == 1)
             self.add(home)
         if n == 1:
@@ -530,7 +534,7 @@ class Lowering:
         for chain in [node for node in self.nodes if isinstance(node, Chain)]:
             for buffer in list(chain.stores)[::-1]:
                 readers = readers_of.get(buffer, [])
-                if buffer in seen or len(readers) != 1:
+                if buffer in seen or len(readers) != 1 or buffer.dtype == _HALF:
                     continue
                 (reader,) = readers
                 view = chain.stores[buffer]
@@ -554,7 +558,7 @@ class Lowering:
         kept = {
             id(chain.values[b]): view
             for b, view in chain.stores.items()
-            if b is not buffer and readers_of.get(b)
+            if b is not buffer and readers_of.get(b) and b.dtype != _HALF
         }
         there = {v.buffer for v in reader.reads}
         given: dict[int, Expr] = {}
@@ -663,26 +667,32 @@ def _reshaped(view: View, shape: Shape) -> Shape | None:
     return tuple(0 if d == 1 else next(strides) for d in shape)
 
 
-def _compute_dtype(eqn: Eqn) -> Any:
-    """The dtype a chain computes this equation in."""
+def _wide(dtype: Any) -> Any:
+    """What a chain computes in for values of this dtype."""
+    return np.dtype(np.float32) if dtype == _HALF else dtype
+
+
+def _compute_dtype(eqn: Eqn, known: Sequence[Any]) -> Any:
+    """The dtype a chain computes this equation in; it takes the ``known`` floats."""
     outs = {y.dtype for y in eqn.outputs if y.dtype != np.bool_}
     given = {x.dtype for x in eqn.inputs if type(x) is Traced and x.dtype is not float}
     if eqn.op.name == "astype":
         source, target = eqn.inputs[0].dtype, eqn.outputs[0].dtype
-        if target in _FLOATS:
-            if source.kind not in "fbiu" or source == np.float16:
+        if target in known:
+            if source.kind not in "fbiu" or (source.kind == "f" and source not in known):
                 raise Unsupported(f"a cast from {source}")
-            return target
-        if target == np.bool_ and source in _FLOATS:
-            return source
+            # Rounded once: not to float32 first.
+            return source if target == _HALF and source == np.float64 else _wide(target)
+        if target == np.bool_ and source in known:
+            return _wide(source)
         raise Unsupported(f"a cast from {source} to {target}")
-    floats = {d for d in given if d in _FLOATS}
-    if not given <= {*_FLOATS, np.dtype(bool)} or not outs <= set(_FLOATS):
-        other = sorted(str(d) for d in (given | outs) - {*_FLOATS, np.dtype(bool)})
+    floats = {d for d in given if d in known}
+    if not given <= {*known, np.dtype(bool)} or not outs <= set(known):
+        other = sorted(str(d) for d in (given | outs) - {*known, np.dtype(bool)})
         raise Unsupported(f"dtype {', '.join(other)}")
     if outs:
-        return max(outs, key=lambda d: d.itemsize)
-    return max(floats, key=lambda d: d.itemsize) if floats else np.dtype(np.float32)
+        return _wide(max(outs, key=lambda d: d.itemsize))
+    return _wide(max(floats, key=lambda d: d.itemsize)) if floats else np.dtype(np.float32)
 
 
 def _cast(eqn: Eqn) -> Any:

@@ -243,7 +243,7 @@ class Plan:
                 continue
             if readers[g.buffer] != [node] or g.buffer in self.alias or not g.contiguous:
                 continue
-            if gemm.c.size != g.size or g.offset:
+            if gemm.c.size != g.size or g.offset or g.buffer.dtype != p.buffer.dtype:
                 continue
             if low._leads(gemm, [n for n in readers[p.buffer] if n is not node]):
                 continue

@@ -9,7 +9,7 @@
 #include <string.h>
 
 enum { OK = 0, INVALID = 7, NOT_SUPPORTED = 15 };
-enum { F32 = 0, F64 = 1 };
+enum { F32 = 0, F64 = 1, F16 = 2 };
 enum { COMPUTE_32F = 68, COMPUTE_64F = 70, COMPUTE_TF32 = 77 };
 
 typedef struct {
@@ -75,7 +75,7 @@ int cublasLtMatmulDescSetAttribute(void *operation, int name, const void *value,
 }
 
 int cublasLtMatrixLayoutCreate(void **layout, int type, uint64_t rows, uint64_t cols, int64_t step) {
-    if (!rows || !cols || step < (int64_t)rows || (type != F32 && type != F64))
+    if (!rows || !cols || step < (int64_t)rows || type < F32 || type > F16)
         return INVALID;
     Layout *made = *layout = malloc(sizeof *made);
     *made = (Layout){type, rows, cols, step};
@@ -134,6 +134,8 @@ int cublasLtMatmulAlgoGetHeuristic(void *handle, void *operation, void *a, void 
 
 static double number(const Layout *x, const void *at, uint64_t row, uint64_t col) {
     const size_t i = row + col * (size_t)x->step;
+    if (x->type == F16)
+        return ((const _Float16 *)at)[i];
     return x->type == F64 ? ((const double *)at)[i] : ((const float *)at)[i];
 }
 
@@ -159,6 +161,8 @@ void gg_run(Matmul *m) {
             sum = alpha * sum + (beta ? beta * number(&m->c, m->to, i, j) : 0);
             if (m->c.type == F64)
                 ((double *)m->to)[at] = sum;
+            else if (m->c.type == F16)
+                ((_Float16 *)m->to)[at] = (_Float16)(float)sum;
             else
                 ((float *)m->to)[at] = (float)sum;
         }
