@@ -150,19 +150,24 @@ def check_gemm(loader: Loader) -> None:
 
 
 def check_mlp(loader: Loader) -> None:
-    """No size a multiple of anything, two blocks."""
+    """No size a multiple of anything; several blocks, and one."""
     rng = np.random.default_rng(0)
-    rows, widths = 130, [5, 13, 3]
-    x = rng.standard_normal((rows, 5)).astype("f4")
+    widths = [5, 13, 3]
     weights = [rng.standard_normal(s).astype("f4") for s in ((13, 5), (3, 13))]
     biases = [rng.standard_normal(n).astype("f4") for n in (13, 3)]
-    outs = [np.zeros((rows, n), "f4") for n in (13, 3)]
     add = mlp.Function((), (("add", 0, 1, -1),))
-    mlp.plan(rows, widths, add, add).launch(loader, x, weights, biases, outs)
-    y = x.astype("f8")
-    for w, b, out in zip(weights, biases, outs, strict=True):
-        y = y @ w.T + b
-        close(out, y)
+    for rows in (37, 7):
+        x = rng.standard_normal((rows, 5)).astype("f4")
+        outs = [np.zeros((rows, n), "f4") for n in (13, 3)]
+        totals = [np.zeros(n, "f4") for n in (13, 3)]
+        plan = mlp.plan(rows, widths, add, add)
+        workspace = loader.empty((plan.workspace_bytes,), np.dtype(np.uint8))
+        plan.launch(loader, x, weights, biases, outs, totals, workspace)
+        y = x.astype("f8")
+        for w, b, out, total in zip(weights, biases, outs, totals, strict=True):
+            y = y @ w.T + b
+            close(out, y)
+            close(total, y.sum(0))
 
 
 @cache
@@ -192,8 +197,9 @@ def texts() -> dict[str, str]:
         f"__device__ float {name}(float v0, float v1) {add}\n" for name in ("between", "last")
     ]
     return {
-        "mlp_forward": mlp.mlp_text(4, True, True, True, *functions),
-        "mlp_backward": mlp.mlp_text(3, False, False, False, *functions),
+        "mlp_tall": mlp.mlp_text(4, 128, True, True, True, True, *functions),
+        "mlp_wide": mlp.mlp_text(3, 64, False, False, False, True, *functions),
+        "mlp_low": mlp.mlp_text(3, 16, False, False, False, False, *functions),
         "gemm_exact": gemm.gemm_text("f4", gemm.EXACT_TILES[0], False, False, True, 16, gradient),
         "gemm_half": gemm.gemm_text("f2", gemm.TILES[0], True, False, False, 16, gradient),
         "gemm_small": gemm.gemm_text("f4", gemm.EXACT_TILES[1], True, True, True, 4, gradient),

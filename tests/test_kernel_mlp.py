@@ -52,7 +52,7 @@ def check_forward(
     return outs
 
 
-def check_backward(loader: launch.Loader, rows: int, widths: list[int]) -> None:
+def check_backward(loader: launch.Loader, rows: int, widths: list[int]) -> list[np.ndarray]:
     """Gradients at the layers before the last, each in the place of what the layer gave."""
     x, weights, biases = network(rows, widths)
     ys = by_numpy(x, weights, biases)
@@ -62,23 +62,51 @@ def check_backward(loader: launch.Loader, rows: int, widths: list[int]) -> None:
     for w, y in zip(weights[:0:-1], ys[-2::-1], strict=True):
         g = (g @ w) * (1 - y * y)
         wants.append(g)
-    plan = mlp.plan(rows, widths[:0:-1], TANH_BACKWARD, TANH_BACKWARD, forward=False)
-    plan.launch(loader, d, weights[:0:-1], places, places)
-    for got, want in zip(places, wants, strict=True):
+    totals = [np.full(n, np.nan, "f4") for n in widths[-2:0:-1]]
+    function = TANH_BACKWARD
+    plan = mlp.plan(rows, widths[:0:-1], function, function, turned=False, columns=False)
+    workspace = loader.empty((plan.workspace_bytes,), np.dtype("u1"))
+    plan.launch(loader, d, weights[:0:-1], places, places, totals, workspace)
+    for got, want, total in zip(places, wants, totals, strict=True):
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(total, want.sum(0), rtol=0, atol=1e-4)
+    return [*places, *totals]
 
 
-WIDTHS = [[3, 1], [64, 64, 64], [5, 33, 17, 2], [100, 128, 65, 10]]
+# With how many blocks to fill the device: few are tall, many are low.
+SHAPES = [(2, [3, 1]), (2, [64, 64, 64]), (132, [5, 33, 17, 2]), (2, [100, 128, 65, 10])]
 
 
-@pytest.mark.parametrize("widths", WIDTHS, ids=str)
-def test_mlp_forward(emulator: Emulator, widths: list[int]) -> None:
+@pytest.mark.parametrize(("fill", "widths"), SHAPES, ids=str)
+def test_mlp_forward(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch, fill: int, widths: list[int]
+) -> None:
+    monkeypatch.setattr(mlp, "FILL_BLOCKS", fill)
     check_forward(emulator, 70, widths)
 
 
-@pytest.mark.parametrize("widths", WIDTHS[1:], ids=str)
-def test_mlp_backward(built: Path, widths: list[int]) -> None:
-    check_backward(Emulator(built), 150, widths)
+@pytest.mark.parametrize(("fill", "widths"), SHAPES[1:], ids=str)
+def test_mlp_backward_with_sums(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch, fill: int, widths: list[int]
+) -> None:
+    monkeypatch.setattr(mlp, "FILL_BLOCKS", fill)
+    check_backward(emulator, 150, widths)
+
+
+def test_sums_of_some_layers_and_of_one_block(built: Path) -> None:
+    """With weights as a user's own ``x @ w`` has them."""
+    for rows in (5, 40):
+        x, weights, biases = network(rows, [4, 9, 7, 3])
+        outs = [None, None, np.zeros((rows, 3), "f4")]
+        totals = [None, np.zeros(7, "f4"), None]
+        plan = mlp.plan(rows, [4, 9, 7, 3], TANH, BIAS, turned=False)
+        loader = Emulator(built)
+        workspace = loader.empty((plan.workspace_bytes,), np.dtype("u1"))
+        turned = [np.ascontiguousarray(w.T) for w in weights]
+        plan.launch(loader, x, turned, biases, outs, totals, workspace)
+        _, second, third = by_numpy(x, weights, biases)
+        np.testing.assert_allclose(totals[1], second.sum(0), rtol=0, atol=1e-4)
+        np.testing.assert_allclose(outs[2], third, rtol=0, atol=1e-5)
 
 
 def test_mlp_rounded_to_tf32(built: Path) -> None:
@@ -86,16 +114,26 @@ def test_mlp_rounded_to_tf32(built: Path) -> None:
 
 
 def test_mlp_is_bitwise_repeatable(built: Path) -> None:
-    results = {
-        tuple(part.tobytes() for part in check_forward(Emulator(built, order=order), 70, WIDTHS[2]))
-        for order in ORDERS
-    }
-    assert len(results) == 1
+    for check in (check_forward, check_backward):
+        results = {
+            tuple(part.tobytes() for part in check(Emulator(built, order=order), 70, SHAPES[2][1]))
+            for order in ORDERS
+        }
+        assert len(results) == 1
 
 
 def test_mlp_of_nothing_and_refusals(built: Path) -> None:
     check_forward(Emulator(built), 0, [3, 4])
-    with pytest.raises(ShapeError, match=r"\[mlp\] fused layers are 1..128 wide; got \(4, 129\)"):
+    check_backward(Emulator(built), 0, [3, 4, 2])
+    rule = r"\[mlp\] at most 64 fused layers, 1..128 wide; got \(4, 129\)"
+    with pytest.raises(ShapeError, match=rule):
         mlp.plan(3, [4, 129], TANH, BIAS)
-    with pytest.raises(ShapeError, match="layers are 1"):
-        mlp.plan(3, [4, 0], TANH, BIAS)
+    for widths in ([4, 0], [4] * 66):
+        with pytest.raises(ShapeError, match="at most 64"):
+            mlp.plan(3, widths, TANH, BIAS)
+
+
+def test_blocks_fill_a_device_before_they_grow() -> None:
+    """A batch of 128 is 8 blocks of the least height, one of 2^18 has the tallest."""
+    for widths, rows, want in [([64] * 3, 128, 16), ([64] * 3, 1 << 18, 128), ([65], 1 << 18, 64)]:
+        assert mlp.plan(rows, widths, TANH, BIAS).block_rows == want

@@ -1,7 +1,7 @@
 """The CUDA executor: the instructions of a plan as launches, captured into one CUDA graph.
 
 Takes what kernels/cpu/program.h says, as the native core and its twin (backend/twin.py) do; twin's
-docstrings apply. Imports cublas, launch, kernels and errors; the device is handed in.
+docstrings apply. Imports cublas, kernels and steps; the device is handed in.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,16 +16,15 @@ from gpugrad.backend.kernels import (
     cross_entropy,
     gather,
     gemm,
+    mlp,
     philox,
     scalars,
     softmax,
 )
-from gpugrad.backend.twin import DTYPES
+from gpugrad.backend.steps import Layer, branches, place_in, stepped
 
 Array = Any
 Enqueue = Callable[[], None]
-Range = tuple[int, int, int]  # memory, first byte, byte after the last
-Touched = tuple[list[Range], list[Range]]  # read, written
 
 # A graph holds addresses. Where they keep changing, capturing anew costs more than it saves.
 _CAPTURES = 8
@@ -46,8 +45,7 @@ class Program:
     ) -> None:
         self._device = device
         self._tf32 = tf32
-        instructions = [i for segment in segments for i in segment[1]]
-        self._steps = grouped(with_chains(instructions) if fuse_products else instructions)
+        self._steps = stepped([i for segment in segments for i in segment[1]], fuse_products)
         self._streams = branches(self._steps)
         self._memory: list[Any] = [None] * bases
         self._launches: list[Enqueue] = []
@@ -183,7 +181,7 @@ class Program:
         """A product and the chain on what it gives, in one launch of our own."""
         _, dtype, ta, tb, m, n, k, _, _, a, b, _, c, _ = product
         _, _, _, _, operands, constants, lines, stores, reductions, _ = chain
-        at = [o[:2] for o in operands].index(c[:2])
+        at = place_in(operands, c)
         others = [o for i, o in enumerate(operands) if i != at]
         # The product comes first among the code's values, before the other operands.
         place = [*range(1, at + 1), 0, *range(at + 1, len(operands))]
@@ -209,6 +207,24 @@ class Program:
             for each in (others, [to for _, to in kept], [r[3] for r in sums])
         )
         return lambda: plan.launch(self._device, left, right, places, targets, totals, room())
+
+    def _layers(self, number: int, products: Any, layers: Sequence[Layer]) -> Enqueue:
+        """Products of narrow matrices, each of what the one before gave: one launch."""
+        first, turned = layers[0], any(layer.turned for layer in layers)
+        plan = mlp.plan(
+            *(first.rows, [first.inputs, *[layer.outputs for layer in layers]]),
+            *(mlp.Function(*layers[i].function) for i in (0, -1)),
+            turned=turned, columns=first.columns, exact=not self._tf32,
+        )  # fmt: skip
+        x = self._at(first.x)
+        weights, more, outs = (
+            [self._at(o) for o in each]
+            for each in zip(*((one.w, one.more, one.out) for one in layers), strict=True)
+        )
+        totals = [None if one.total is None else self._at(one.total) for one in layers]
+        sums = any(total is not None for total in totals)
+        room = self._room(number, plan.workspace_bytes if sums else 0)
+        return lambda: plan.launch(self._device, x, weights, more, outs, totals, room())
 
     def _chain(
         self, number: int, dtype: str, rows: int, cols: int, operands: Any, constants: Any,
@@ -290,184 +306,3 @@ class Program:
 def _steps(operand: Sequence[Any]) -> tuple[int, int, str]:
     _, _, row, col, code, _ = operand
     return row, col, code
-
-
-# Products with a chain behind them
-
-
-def with_chains(instructions: Sequence[Any]) -> list[Any]:
-    """The instructions, where a product and the chain that follows on it are one ("product", …).
-
-    The chain moves up to the product, over what it has nothing to do with.
-    """
-    order: list[Any] = []
-    for instruction in instructions:
-        for i in reversed(range(len(order))):
-            if _follows(order[i], instruction):
-                order[i] = ("product", order[i], instruction)
-                break
-            if _conflict(order[i], instruction):
-                order.append(instruction)
-                break
-        else:
-            order.append(instruction)
-    return order
-
-
-def _follows(product: Any, chain: Any) -> bool:
-    """Whether ``chain`` goes over what ``product`` gives, place by place, and touches no factor."""
-    if product[0] != "gemm" or chain[0] != "chain":
-        return False
-    _, dtype, _, _, m, n, _, alpha, scale, _, _, beta, c, _ = product
-    _, chain_dtype, rows, cols, operands, _, _, stores, reductions, _ = chain
-    plain = alpha == 1 and scale is None and beta == 0 and dtype == chain_dtype == "f4"
-    if not plain or (rows, cols) != (m, n) or any(r[1] != "rows" for r in reductions):
-        return False
-    own = [c[0], c[1], n, 1, "f4"]
-    product_range = _range(c, m, n)
-    for o in operands:
-        if _meet([_range(o, rows, cols)], [product_range]) and list(o[:5]) != own:
-            return False
-    if [list(o[:5]) for o in operands].count(own) != 1 or c[2] != n:
-        return False
-    reads, _ = touched(product)
-    _, writes = touched(chain)
-    same = [list(to[:5]) == own for _, to in stores]
-    over = [_meet([_range(to, rows, cols)], [product_range]) for _, to in stores]
-    return same == over and not _meet(writes, reads)
-
-
-# Two streams
-
-
-def branches(steps: Sequence[Any]) -> list[tuple[int, list[int]]]:
-    """For each step its stream, 0 or 1, and the step of the other stream it waits for, if any.
-
-    Matrix products off the longest path go to the second stream: the gradients of the weights,
-    while the first goes on to the layer below.
-    """
-    all_touched = [touched(step) for step in steps]
-    needs = [
-        [j for j in range(i) if _conflict_of(all_touched[j], now)]
-        for i, now in enumerate(all_touched)
-    ]
-    start = [0] * len(steps)
-    for i, earlier in enumerate(needs):
-        start[i] = 1 + max((start[j] for j in earlier), default=0)
-    rest = [1] * len(steps)
-    for i in reversed(range(len(steps))):
-        for j in needs[i]:
-            rest[j] = max(rest[j], 1 + rest[i])
-    longest = max((s + r for s, r in zip(start, rest, strict=True)), default=0)
-    plan: list[tuple[int, list[int]]] = []
-    for i, step in enumerate(steps):
-        branch = int(step[0] in ("gemm", "product") and start[i] + rest[i] < longest)
-        others = [j for j in needs[i] if plan[j][0] != branch]
-        plan.append((branch, others[-1:]))
-    return plan
-
-
-# Several updates of one kind in one launch
-
-_FAR = 64  # how many instructions are looked back for a chain of the same code
-
-
-def grouped(instructions: Sequence[Any]) -> list[Any]:
-    """The instructions, where chains of one code have become one ("group", chains).
-
-    An optimiser's update is the same few lines for every parameter. A chain joins an earlier one
-    where it depends on nothing that stands between them, and nothing there on what it overwrites.
-    """
-    order: list[list[Any]] = []
-    for instruction in instructions:
-        group = _to_join(order, instruction) if _even_sweep(instruction) else None
-        if group is None:
-            order.append([instruction])
-        else:
-            group.append(instruction)
-    return [each[0] if len(each) == 1 else ("group", tuple(each)) for each in order]
-
-
-def _to_join(order: Sequence[list[Any]], chain: Any) -> list[Any] | None:
-    group: list[Any]
-    for group in reversed(order[-_FAR:]):
-        if any(_conflict(one, chain) for one in group):
-            return None
-        if _even_sweep(group[0]) and _code(group[0]) == _code(chain):
-            return group
-    return None
-
-
-def _even_sweep(instruction: Any) -> bool:
-    """Whether it is a chain without sums over arrays that lie one value after the other."""
-    if instruction[0] != "chain" or instruction[8]:
-        return False
-    _, _, rows, cols, operands, _, _, stores, *_ = instruction
-
-    def even(operand: Any) -> bool:
-        _, _, row, col, _, _ = operand
-        return bool((col == 1 or cols == 1) and (row == cols or rows == 1))
-
-    one_value = [o for o in operands if not (o[2] or o[3])]
-    return all(even(o) for o in operands if o not in one_value) and all(even(s) for _, s in stores)
-
-
-def _code(chain: Any) -> tuple[Any, ...]:
-    _, dtype, _, _, operands, constants, lines, stores, _, _ = chain
-    shapes = [(bool(o[2] or o[3]), o[4]) for o in operands]
-    return dtype, shapes, constants, lines, [(value, to[4]) for value, to in stores]
-
-
-def _conflict(earlier: Any, later: Any) -> bool:
-    """Whether the order of the two matters."""
-    return _conflict_of(touched(earlier), touched(later))
-
-
-def _conflict_of(earlier: Touched, later: Touched) -> bool:
-    (reads, writes), (reads_2, writes_2) = earlier, later
-    return _meet(writes, [*reads_2, *writes_2]) or _meet(reads, writes_2)
-
-
-def _meet(some: Sequence[Range], others: Sequence[Range]) -> bool:
-    return any(a[0] == b[0] and a[1] < b[2] and b[1] < a[2] for a in some for b in others)
-
-
-def touched(instruction: Any) -> Touched:
-    """What an instruction reads and what it writes."""
-    kind, *rest = instruction
-    if kind == "group":
-        each = [touched(chain) for chain in rest[0]]
-        return [r for reads, _ in each for r in reads], [w for _, writes in each for w in writes]
-    if kind == "product":
-        (reads, writes), (more_reads, more_writes) = map(touched, rest)
-        return reads + more_reads, writes + more_writes
-    if kind == "gemm":
-        _, ta, tb, m, n, k, _, scale, a, b, beta, c, _ = rest
-        reads = [_range(a, *((k, m) if ta else (m, k))), _range(b, *((n, k) if tb else (k, n)))]
-        reads += [_range(scale, 1, 1)] if scale is not None else []
-        writes = [_range(c, m, n)]
-        return reads + (writes if beta else []), writes
-    if kind == "chain":
-        _, rows, cols, operands, _, _, stores, reductions, _ = rest
-        writes = [_range(to, rows, cols) for _, to in stores]
-        writes += [_range(r[3], rows, cols) for r in reductions]
-        return [_range(o, rows, cols) for o in operands], writes
-    if kind == "gather":
-        _, size, rows, cols, x, t, out = rest
-        return [_range(x, size, cols), _range(t, rows, 1)], [_range(out, rows, cols)]
-    if kind == "uniform":
-        _, n, state, out = rest
-        return [_range(state, 1, 12)], [_range(out, 1, n)]
-    if kind == "cross_entropy":
-        _, rows, cols, z, t, loss, residual, probability, *_ = rest
-        writes = [_range(o, rows, cols) for o in (residual, probability) if o is not None]
-        writes += [] if loss is None else [_range(loss, rows, 1)]
-        return [_range(z, rows, cols), _range(t, rows, 1)], writes
-    _, rows, cols, source, target, *_ = rest  # softmax and copy
-    return [_range(source, rows, cols)], [_range(target, rows, cols)]
-
-
-def _range(operand: Any, rows: int, cols: int) -> Range:
-    base, offset, row, col, code, _ = operand
-    item = np.dtype(DTYPES.get(code, code)).itemsize
-    return base, offset, offset + (max(rows - 1, 0) * row + max(cols - 1, 0) * col + 1) * item
