@@ -13,6 +13,7 @@ Instructions::
     ("cross_entropy", dtype, rows, cols, z, t, loss, residual, probability, scale, chunked)
     ("softmax", dtype, rows, cols, x, y, log, chunked)
     ("copy", itemsize, rows, cols, src, dst, chunked)
+    ("uniform", dtype, n, state, out)
 
 A segment is ``(mode, instructions, batch_rows, chunk_rows, zeroed)``, mode "serial", "rows" or
 "split".

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpugrad as gg
-from gpugrad.backend import direct, native, numpy
+from gpugrad.backend import direct, native, numpy, twin
 
 if native.why_not():
     pytest.skip(native.why_not(), allow_module_level=True)
@@ -758,6 +758,36 @@ def test_fork_after_use(isa: str) -> None:
     assert done.stdout == "0\n"
 
 
+# ---- draws ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("core", ["native", "twin"])
+def test_uniforms_have_the_bits_of_numpys(dtype: str, core: str, threads: int) -> None:
+    """From any place in the stream: within a block, within a word, and where a counter carries."""
+    engine: Any = _native.Program if core == "native" else twin.Program
+    kind = np.dtype(dtype)
+    for n in (0, 1, 2, 3, 8, 9, 70, 5000):
+        for before in (0, 1, 2, 3, 7, 8, 13):
+            ours, theirs = (
+                gg.random.Generator(5),
+                np.random.Generator(np.random.Philox(np.random.SeedSequence(5))),
+            )
+            for generator in (ours._bits, theirs):
+                generator.bit_generator.advance(2**64 - 2)  # blocks
+                generator.random(before, np.float32)
+            state, out = ours.take(n, kind), np.full(n, -1, dtype)
+            draw = ("uniform", dtype, n, (0, 0, 1, 1, "u8", 0), (1, 0, 1, 1, dtype, 0))
+            mode = "split" if threads > 1 else "serial"
+            program = engine(((mode, (draw,), 0, 0, ()),), 2, 0, threads)
+            for i, array in enumerate((state, out)):
+                program.bind(i, array.ctypes.data if core == "native" else array)
+            program.run()
+            np.testing.assert_array_equal(out, theirs.random(n, kind))
+            assert ours._bits.random() == theirs.random()
+
+
 # ---- what is refused -----------------------------------------------------------------------------
 
 Z = (0, 0, 4, 1, "f4", 0)
@@ -790,6 +820,9 @@ BAD = [
     ("softmax", "f4", 2, 4, Z, None, False, False),
     ("copy", 3, 2, 2, Z, Z, False),
     ("copy", 8, 2, 2, Z, Z, False),
+    ("uniform", "f4", 2, Z, Z),
+    ("uniform", "f4", 2, (0, 0, 1, 1, "u8", 0), (0, 0, 1, 1, "f8", 0)),
+    ("uniform", "f4", -1, (0, 0, 1, 1, "u8", 0), Z),
 ]
 
 

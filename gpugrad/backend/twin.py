@@ -220,6 +220,26 @@ class Program:
 
         return call
 
+    def _uniform(
+        self, place: Place, dtype: str, n: int, state: Any, out: Any
+    ) -> Callable[[], Any]:
+        words, numbers = self._at(state, 1, 12, place)[0], self._at(out, 1, n, place)[0]
+        source = np.random.Philox(0)
+        generator = np.random.Generator(source)
+
+        def call() -> None:
+            source.state = {
+                "bit_generator": "Philox",
+                "state": {"counter": words[:4], "key": words[4:6]},
+                "buffer": words[6:10],
+                "buffer_pos": int(words[10]) & 0xFFFFFFFF,
+                "has_uint32": int(words[10]) >> 32,
+                "uinteger": int(words[11]),
+            }
+            generator.random(n, _dtype(dtype), out=numbers)
+
+        return call
+
     def _chain(
         self, place: Place, code: str, rows: int, cols: int, operands: Any, constants: Any,
         lines: Any, stores: Any, reductions: Any, chunked: bool,

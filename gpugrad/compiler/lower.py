@@ -75,6 +75,7 @@ class Lowering:
         self.uniform: dict[Traced, float] = {}
         self.unfused: dict[str, str] = {}  # ops that stayed calls, and why
         self.draws: list[Draw] = []
+        self._other_draws = any(eqn.op.name == "draw" for eqn in program.eqns)
         self._on_device = program.devices[:1] not in ([], ["cpu"])
         # What chains and products take. Half precision is computed with in float32 and rounded
         # where it is stored, so what comes after reads it from there.
@@ -162,7 +163,7 @@ class Lowering:
                 self._concat(eqn)
             elif getattr(eqn.op, "pointwise", None) is not None:
                 self._pointwise(eqn)
-            elif name == "uniform" and self._on_device:
+            elif name == "uniform":
                 self._draw(eqn)
             else:
                 raise Unsupported("no native form")
@@ -226,6 +227,8 @@ class Lowering:
 
     def _draw(self, eqn: Eqn) -> None:
         (y,) = eqn.outputs
+        if self._other_draws:  # they take theirs in the middle of a run, these before it
+            raise Unsupported("beside draws that are made in Python")
         state = whole(Buffer("draw", np.uint64, STATE_WORDS, len(self.draws)), (STATE_WORDS,))
         node = Draw(state, self.new(y), eqn.params["generator"])
         self.draws.append(node)

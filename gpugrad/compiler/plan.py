@@ -17,6 +17,7 @@ from gpugrad.compiler.nodes import (
     Concat,
     Copy,
     CrossEntropy,
+    Draw,
     Gemm,
     Node,
     Softmax,
@@ -565,7 +566,7 @@ class _Rows:
                 continue
             elif not touched and not any(n in self.during for n in needed):
                 self.before.append(node)
-                if isinstance(node, Call):
+                if isinstance(node, (Call, Draw)):
                     for view in node.writes:
                         if view.shape[:1] == (self.batch,):
                             self.batched.add(view.buffer)

@@ -261,6 +261,7 @@ class Recording:
             tuple(self.empty),
             tuple(self.getters),
             self.scalars.ctypes.data,
+            tuple(partial(self._take, k) for k in range(len(self.draws))),
             tuple((partial(np.empty, shape, dtype), base) for shape, dtype, base in self.fresh),
             tuple(self.cleared),
             tuple((sink_of(grad), _Later(self, grad)) for grad in plan.grads),
@@ -319,10 +320,8 @@ class Recording:
         self._look_up()
         for i, get in enumerate(self.getters):
             self.scalars[i] = get()
-        for k, draw in enumerate(self.draws):
-            at = len(self.getters) + STATE_WORDS * k
-            words = draw.generator.take(draw.out.size, draw.out.buffer.dtype)
-            self.scalars[at : at + STATE_WORDS] = words.view(np.float64)
+        for k in range(len(self.draws)):
+            self._take(k)
         if not self.moving and self.scalars.tobytes() != self._sent:
             self.place.send(self.scalars, self.numbers)
             self._sent = self.scalars.tobytes()
@@ -344,6 +343,13 @@ class Recording:
                 if base is not None:
                     self.place.copy_into(array, self.memory[base].reshape(shape))
         return self._finish(made)
+
+    def _take(self, k: int) -> None:
+        """Leave draw ``k`` what its generator is at now; the generator goes on behind it."""
+        draw = self.draws[k]
+        at = len(self.getters) + STATE_WORDS * k
+        words = draw.generator.take(draw.out.size, draw.out.buffer.dtype)
+        self.scalars[at : at + STATE_WORDS] = words.view(np.float64)
 
     def _take_in(self, base: int, array: Any) -> None:
         """An argument that lies where it lay before is used there; one that moves is copied in."""

@@ -323,12 +323,24 @@ static bool read_copy(PyObject *o, Copy *q) {
     return true;
 }
 
+static bool read_uniform(PyObject *o, Uniform *u) {
+    if (!is_tuple(o, 5, "a draw is (\"uniform\", dtype, n, state, out)") ||
+        !read_type(item(o, 1), &u->type) || !read_size(item(o, 2), "n is a size", &u->n) ||
+        !read_operand(item(o, 3), &u->state) || !read_operand(item(o, 4), &u->out)) {
+        return false;
+    }
+    if (here.by_rows) return wrong("a draw is not cut by rows", o);
+    if (u->state.dtype != U8) return wrong("a state is twelve words of u8", item(o, 3));
+    return u->out.dtype == u->type || wrong("the numbers have the draw's dtype", item(o, 4));
+}
+
 static bool read_instruction(PyObject *o, Instruction *i) {
-    static const char *const kinds[] = {"gemm", "chain", "cross_entropy", "softmax", "copy"};
+    static const char *const kinds[] = {"gemm",    "chain", "cross_entropy",
+                                        "softmax", "copy",  "uniform"};
     int kind;
     if (!is_tuple(o, -1, "an instruction is a tuple") ||
         (PyTuple_GET_SIZE(o) == 0 && !wrong("an instruction has a kind", o)) ||
-        !read_name(item(o, 0), kinds, 5, "no such instruction", &kind)) {
+        !read_name(item(o, 0), kinds, 6, "no such instruction", &kind)) {
         return false;
     }
     i->kind = kind;
@@ -337,6 +349,7 @@ static bool read_instruction(PyObject *o, Instruction *i) {
         case CHAIN: return read_chain(o, &i->chain);
         case CROSS_ENTROPY: return read_cross_entropy(o, &i->softmax);
         case SOFTMAX: return read_softmax(o, &i->softmax);
+        case UNIFORM: return read_uniform(o, &i->uniform);
         default: return read_copy(o, &i->copy);
     }
 }
@@ -361,6 +374,7 @@ static double estimate(const Instruction *i, int64_t rows) {
         case CHAIN:
             return 50 + 0.2 * (i->chain.chunked ? rows : i->chain.rows) * (double)i->chain.cols *
                             (1 + i->chain.lines);
+        case UNIFORM: return 50 + 2.0 * i->uniform.n;
         case COPY: return 20 + (double)(i->copy.chunked ? rows : i->copy.rows) * i->copy.cols;
         default:
             return 50 + 3.0 * (i->softmax.chunked ? rows : i->softmax.rows) * i->softmax.cols;
@@ -384,7 +398,7 @@ static bool prepare(Program *p, const Segment *s, Instruction *i) {
                 return wrong("too large for a BLAS of 32-bit integers", Py_None);
             }
         }
-    } else if (i->kind != COPY) {
+    } else if (i->kind == CROSS_ENTROPY || i->kind == SOFTMAX) {
         i->softmax.kernels = isa->of[i->softmax.type];
     }
     p->scratch_bytes = larger(p->scratch_bytes, instruction_scratch(i));

@@ -92,12 +92,19 @@ typedef struct {
 } Copy;
 
 typedef struct {
-    enum { GEMM, CHAIN, CROSS_ENTROPY, SOFTMAX, COPY } kind;
+    int type;
+    int64_t n;
+    Operand state, out;
+} Uniform;
+
+typedef struct {
+    enum { GEMM, CHAIN, CROSS_ENTROPY, SOFTMAX, COPY, UNIFORM } kind;
     union {
         Gemm gemm;
         Chain chain;
         RowSoftmax softmax;
         Copy copy;
+        Uniform uniform;
     };
 } Instruction;
 
@@ -155,6 +162,9 @@ void gemm_run(const Gemm *g, const Place *at, int64_t member, int64_t m0, int64_
 void blas_enter(void);
 void blas_leave(void);
 void blas_forked(void);
+
+// philox.c
+void uniform_run(const Uniform *u, const Place *at, int64_t first, int64_t end);
 
 // run.c
 void program_run(Program *p);  // sets p->stop

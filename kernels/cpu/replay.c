@@ -24,6 +24,7 @@ typedef struct {
     PyObject *empty;       // tuple of sinks that must hold nothing
     PyObject *getters;     // tuple of functions giving a number for each scalar
     double *scalars;
+    PyObject *draws;       // tuple of functions that leave a generator's state among the scalars
     PyObject *fresh;       // tuple of (function giving a new array, base) for each result
     PyObject *cleared;     // tuple of sinks to empty
     PyObject *later;       // tuple of (sink, what computes its gradient)
@@ -165,6 +166,11 @@ static bool read_scalars(Replay *self) {
         Py_DECREF(number);
         if (self->scalars[i] == -1.0 && PyErr_Occurred()) return false;
     }
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(self->draws); i++) {
+        PyObject *taken = PyObject_CallNoArgs(PyTuple_GET_ITEM(self->draws, i));
+        if (!taken) return false;
+        Py_DECREF(taken);
+    }
     return true;
 }
 
@@ -286,7 +292,7 @@ static PyObject *replay_exit(PyObject *o, PyObject *Py_UNUSED(args)) {
 // What it holds of Python's.
 #define HELD(F)                                                                                  \
     F(self->runs) F(self->tensor) F(self->sink) F(self->memory) F(self->arguments) F(self->slots)           \
-    F(self->places) F(self->unset) F(self->empty) F(self->getters) F(self->fresh)                \
+    F(self->places) F(self->unset) F(self->empty) F(self->getters) F(self->draws) F(self->fresh)                \
     F(self->cleared) F(self->later) F(self->effects) F(self->rebuild) F(self->on_label)
 #define VISIT(o) Py_VISIT(o);
 #define CLEAR(o) Py_CLEAR(o);
@@ -320,10 +326,11 @@ static PyObject *replay_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNU
     if (!self) return NULL;
     self->lock = PyThread_allocate_lock();
     if (!self->lock || !PyArg_ParseTuple(
-            args, "O!O!O!O!O!O!O!OO!O!KO!O!O!O!OO", &PyTuple_Type, &self->runs, &PyType_Type,
+            args, "O!O!O!O!O!O!O!OO!O!KO!O!O!O!O!OO", &PyTuple_Type, &self->runs, &PyType_Type,
             &self->tensor, &PyType_Type, &self->sink, &PyList_Type, &self->memory, &PyTuple_Type, &self->arguments,
             &PyTuple_Type, &self->slots, &PyTuple_Type, &self->places, &self->unset, &PyTuple_Type,
-            &self->empty, &PyTuple_Type, &self->getters, &scalars, &PyTuple_Type, &self->fresh,
+            &self->empty, &PyTuple_Type, &self->getters, &scalars, &PyTuple_Type, &self->draws,
+            &PyTuple_Type, &self->fresh,
             &PyTuple_Type, &self->cleared, &PyTuple_Type, &self->later, &PyTuple_Type,
             &self->effects, &self->rebuild, &self->on_label)) {
         // Nothing is owned yet.

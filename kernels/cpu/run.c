@@ -127,6 +127,7 @@ static int64_t extent(const Instruction *i, const Place *at) {
     switch (i->kind) {
         case CHAIN: return chain_extent(&i->chain, at);
         case COPY: return i->copy.chunked ? at->rows : i->copy.rows;
+        case UNIFORM: return i->uniform.n;
         default: return i->softmax.chunked ? at->rows : i->softmax.rows;
     }
 }
@@ -137,6 +138,7 @@ static void run_range(const Instruction *i, const Place *at, int64_t first, int6
         case CHAIN: chain_run(&i->chain, at, first, end); break;
         case CROSS_ENTROPY: cross_entropy_run(&i->softmax, at, first, end, bad); break;
         case SOFTMAX: softmax_run(&i->softmax, at, first, end); break;
+        case UNIFORM: uniform_run(&i->uniform, at, first, end); break;
         default: copy_run(&i->copy, at, first, end);
     }
 }
@@ -162,7 +164,7 @@ static void run_whole(const Instruction *i, const Place *at, BadLabel *bad) {
 static void run_part(const Instruction *i, const Place *at, int parts, int t, BadLabel *bad) {
     if (i->kind != GEMM) {
         int64_t n = extent(i, at), grain = 1;
-        if (i->kind == CHAIN && i->chain.flat) grain = 1024;
+        if ((i->kind == CHAIN && i->chain.flat) || i->kind == UNIFORM) grain = 1024;
         run_range(i, at, cut(n, parts, t, grain), cut(n, parts, t + 1, grain), bad);
         return;
     }
