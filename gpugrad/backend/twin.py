@@ -220,9 +220,7 @@ class Program:
 
         return call
 
-    def _uniform(
-        self, place: Place, dtype: str, n: int, state: Any, out: Any
-    ) -> Callable[[], Any]:
+    def _uniform(self, place: Place, dtype: str, n: int, state: Any, out: Any) -> Callable[[], Any]:
         words, numbers = self._at(state, 1, 12, place)[0], self._at(out, 1, n, place)[0]
         source = np.random.Philox(0)
         generator = np.random.Generator(source)
