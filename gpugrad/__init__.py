@@ -73,7 +73,7 @@ def __getattr__(name: str) -> Any:
     if name in namespace.ON_DEMAND:
         value = globals()[name] = getattr(namespace, name)
         return value
-    raise AttributeError(f"module 'gpugrad' has no attribute {name!r}")
+    raise errors.no_attribute("module 'gpugrad'", name)
 
 
 def __dir__() -> list[str]:

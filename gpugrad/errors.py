@@ -6,6 +6,39 @@ NumPy user would catch.
 
 import numpy as np
 
+# What other libraries' names are here, for the words of an AttributeError.
+ELSEWHERE = {
+    "add_": "x += y",
+    "at": "x[i] = v",
+    "cat": "gg.concat",
+    "clone": "gg.asarray(x, copy=True)",
+    "cpu": 'x.to("cpu")',
+    "cuda": 'x.to("cuda")',
+    "elementwise_grad": "gg.grad(lambda x: gg.sum(f(x)))",
+    "from_numpy": "gg.asarray",
+    "gather": "gg.take_along_axis",
+    "hessian_vector_product": "gg.hvp",
+    "jacfwd": 'gg.jacobian(f, mode="forward")',
+    "jacrev": "gg.jacobian",
+    "jit": "gg.compile",
+    "make_jvp": "gg.jvp",
+    "make_vjp": "gg.vjp",
+    "manual_seed": "gg.nn.manual_seed, or a gg.random.Generator",
+    "permute": "gg.permute_dims",
+    "relu": "gg.nn.relu",
+    "softmax": "gg.nn.softmax",
+    "stop_gradient": "x.detach()",
+    "t": "x.T",
+    "unsqueeze": "x[None], or gg.expand_dims",
+    "view": "x.reshape",
+}
+
+
+def no_attribute(owner: str, name: str) -> AttributeError:
+    """What to raise for a name that is not there, with what it is called here if it is known."""
+    hint = f"; try {ELSEWHERE[name]}" if name in ELSEWHERE else ""
+    return AttributeError(f"{owner} has no attribute {name!r}{hint}")
+
 
 class GpugradError(Exception):
     """Base of all errors gpugrad raises on purpose."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpugrad.errors import ShapeError, message
+from gpugrad.errors import ShapeError, message, no_attribute
 from gpugrad.late import functions, ops
 from gpugrad.operators import Operators
 
@@ -19,6 +19,13 @@ class Methods(Operators):
     """The methods of Tensor that have functions of the same names."""
 
     __slots__ = ()
+
+    if not TYPE_CHECKING:  # called for what is not there only
+
+        def __getattr__(self, name: str) -> Any:
+            if name[:2] == "__":  # NumPy asks for many that it can do without
+                raise AttributeError(name)
+            raise no_attribute("a Tensor", name)
 
     # Shape
 

@@ -6,6 +6,7 @@ import math
 import operator
 import pickle
 import re
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -1208,3 +1209,32 @@ def test_copies_are_written_to_apart(copied):
         y = copied(x)
         y += 1
         assert (x.tolist(), y.tolist()) == ([1, 2], [2, 3])
+
+
+@pytest.mark.parametrize(
+    ("holder", "name", "hint"),
+    [
+        (gg, "cat", "; try gg.concat"),
+        (gg, "jit", "; try gg.compile"),
+        (gg.ones(1), "view", "; try x.reshape"),
+        (gg.ones(1), "cuda", '; try x.to("cuda")'),
+        (gg.ones(1), "nothing", "a Tensor has no attribute 'nothing'"),
+        (gg, "nothing", "module 'gpugrad' has no attribute 'nothing'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_names_of_other_libraries_are_known(holder, name, hint):
+    with pytest.raises(AttributeError) as caught:
+        getattr(holder, name)
+    assert str(caught.value).endswith(hint)
+
+
+def test_no_name_of_ours_is_called_another_librarys():
+    """What is explained does not exist, and what it is said to be does."""
+    x = gg.ones((2, 2))
+    for name, ours in gg.errors.ELSEWHERE.items():
+        assert not hasattr(gg, name)
+        assert not hasattr(x, name)
+        found = re.match(r"(gg|x)((?:\.\w+)+)", ours)
+        if found:
+            attrgetter(found[2][1:])({"gg": gg, "x": x}[found[1]])
