@@ -327,6 +327,31 @@ def test_unscaled_gradients_can_be_clipped() -> None:
     np.testing.assert_allclose(host(w), [2.4, 3.2], rtol=1e-5)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_clipping_lets_an_overflow_pass(compiled: bool) -> None:
+    w = leaf(3.0, 4.0)
+    optimizer, scaler = optim.SGD([w], lr=1.0, momentum=0.5), optim.GradScaler(8.0)
+
+    def step(x: Any) -> Any:
+        optimizer.zero_grad()
+        scaler.scale((w * x).sum()).backward()
+        scaler.unscale_(optimizer)
+        norm = optim.clip_grad_norm([w], 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        return norm
+
+    if compiled:
+        step = gg.compile(step)
+    with np.errstate(all="ignore"):
+        norms = [float(step(gg.asarray(np.float32([a, 4.0])))) for a in (np.inf, 3.0, np.nan)]
+    assert norms == [0, 5, 0]
+    assert (scaler.get_scale(), optimizer.steps) == (2.0, [1])
+    np.testing.assert_allclose(host(w), [2.4, 3.2], rtol=1e-5)
+    assert w.grad is not None
+    assert host(w.grad).tolist() == [0, 0]
+
+
 def test_two_optimisers_skip_each_for_itself_and_share_the_scale() -> None:
     a, b = leaf(1.0), leaf(1.0)
     first, second = optim.SGD([a], lr=1.0), optim.SGD([b], lr=1.0)

@@ -83,6 +83,8 @@ class GradScaler:
     def unscale_(self, optimizer: Optimizer) -> None:
         """Divide the gradients of ``optimizer`` by the scale: to clip them before `step`, say.
 
+        Where one is not finite all become 0, and `step` will do nothing.
+
         Raises GradientError for gradients in float16, whose parameters should be float32, for none
         at all, and the second time before `update`.
         """
@@ -106,7 +108,11 @@ class GradScaler:
                 p.grad = g * functions.astype(inverse, g.dtype)
                 odd = functions.logical_not(functions.isfinite(p.grad))
                 wrong = wrong + functions.sum(functions.astype(odd, np.float32))
-            self._seen[id(optimizer)] = wrong > 0, False
+            found = wrong > 0
+            if state.trace is not None or found.item():
+                for p, _ in grads:
+                    p.grad = functions.where(found, 0.0, p.grad)
+            self._seen[id(optimizer)] = found, False
 
     def step(self, optimizer: Optimizer) -> None:
         """``optimizer.step()`` with gradients that are unscaled and finite, or nothing.
@@ -195,26 +201,22 @@ class GradScaler:
 
 
 def _step_unless(found: Tensor, optimizer: Optimizer, trace: Any) -> None:
-    """In a program: the step with gradients of 0 where ``found``, and then everything put back."""
-    grads = {i: p.grad for i, p in enumerate(optimizer.params) if p.grad is not None}
-    handles = [optimizer.params[i] for i in grads]
-    handles += [values[i] for values in optimizer.state.values() for i in grads]
+    """In a program: the step, with gradients of 0 where ``found``, and then everything put back."""
+    updated = [i for i, p in enumerate(optimizer.params) if p.grad is not None]
+    handles = [optimizer.params[i] for i in updated]
+    handles += [values[i] for values in optimizer.state.values() for i in updated]
     with grad_mode(False):
         before = [Tensor(value_of(x)) for x in handles]
-        for i, g in grads.items():
-            optimizer.params[i].grad = functions.where(found, 0.0, g)
         optimizer.step()
         for x, old in zip(handles, before, strict=True):
             x._assign(functions.where(found, old, x.detach()))
-        for i, g in grads.items():
-            optimizer.params[i].grad = g
         optimizer.skips._assign(optimizer.skips + functions.astype(found, np.float32))
 
     def count() -> None:
         new = int(optimizer.skips.item()) - optimizer.skips_counted
         if new:
             optimizer.skips_counted += new
-            for i in grads:
+            for i in updated:
                 optimizer.steps[i] -= new
 
     trace.after(count)
