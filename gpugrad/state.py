@@ -110,9 +110,9 @@ def autocast(dtype: Any = "float16", enabled: bool = True) -> AbstractContextMan
     of the forward pass, wherever it is called.
 
     Blocks nest, the inner one counting; ``enabled=False`` is a block without casts. It decorates
-    functions too, and a compiled step that runs under another setting is recorded anew. On a CPU
-    this saves no time: float16 products are computed in float32 and rounded. Small gradients
-    vanish in float16 unless the loss is scaled: `gpugrad.optim.GradScaler`.
+    functions too, and a compiled step that runs under another setting is recorded anew. It is for
+    GPUs: a CPU computes float16 in float32 and rounds, which is tens of times slower than float32.
+    Small gradients vanish in float16 unless the loss is scaled: `gpugrad.optim.GradScaler`.
 
     Raises DtypeError for another dtype; bfloat16 is one that NumPy does not have. Micikevicius et
     al., Mixed precision training, 2018; https://pytorch.org/docs/stable/amp.html.
