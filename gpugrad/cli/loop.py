@@ -173,6 +173,7 @@ class Loop:
             loss = self._loss(outputs, y)
         self.scaler.scale(loss).backward()
         if self.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
             optim.clip_grad_norm(self.model, self.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()

@@ -203,9 +203,6 @@ class Settings:
             _refuse(name, schedule not in decays, given, there, "--schedule step or plateau")
         if own.warmup and schedule in ("onecycle", "plateau"):
             _refuse("warmup", True, given, f"--schedule {schedule}", "constant, step or cosine")
-        if own.clip_norm is not None and own.precision == "float16":
-            rule = "--clip-norm needs gradients that are finite, as scaled ones in float16 may not"
-            raise UsageError(message("train", rule, own.precision, "--precision float32"))
         if choosing and not own.validation:
             rule = "--patience and plateau look at a validation part"
             raise UsageError(message("train", rule, "--validation 0", "--validation 0.1"))
