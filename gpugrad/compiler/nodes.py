@@ -117,6 +117,7 @@ class Chain(Node):
         self.values: dict[Buffer, Expr] = {}  # what each buffer written here holds
         self.stores: dict[Buffer, View] = {}
         self.reductions: list[Reduction] = []
+        self._read: tuple[list[Expr], list[View]] = ([], [])  # of these roots, these views
 
     @property
     def label(self) -> str:  # type: ignore[override]
@@ -129,7 +130,10 @@ class Chain(Node):
 
     @property
     def reads(self) -> list[View]:
-        return operands(self.roots)
+        roots = self.roots
+        if roots != self._read[0]:
+            self._read = roots, operands(roots)
+        return self._read[1]
 
     @property
     def writes(self) -> list[View]:
