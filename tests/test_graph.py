@@ -176,6 +176,50 @@ def test_layers_are_one_launch_only_where_rows_are_apart() -> None:
     assert len(steps.with_layers(codes)) == 2
 
 
+@pytest.mark.parametrize("head", ["cross_entropy", "softmax", "log_softmax"])
+def test_half_precision_by_hand_is_one_graph(cuda: str, head: str) -> None:
+    """Master weights of float32, all else of float16 and rounded to it: an overflow stays one."""
+    x, labels = gg.asarray(X), gg.asarray(LABELS)
+    half = np.dtype(np.float16)
+
+    def of(logits: Any) -> Any:
+        if head == "cross_entropy":
+            return gg.nn.cross_entropy(logits, labels)
+        return (getattr(gg.nn, head)(logits, axis=1) ** 2).mean()
+
+    results = []
+    for compiled in (False, True):
+        model = net(activation="tanh", dropout=0.2)
+        optimizer = gg.optim.SGD(model, lr=0.2, momentum=0.9)
+
+        def step(scale: Any, model: Any = model, optimizer: Any = optimizer) -> Any:
+            optimizer.zero_grad()
+            y = x.astype(half)
+            for layer in model:
+                if isinstance(layer, gg.nn.Linear):
+                    y = gg.nn.linear(y, layer.weight.astype(half), layer.bias.astype(half))
+                else:
+                    y = layer(y)
+            loss = of(y)
+            (loss * scale.astype(half) * 32).backward()
+            for p in model.parameters():
+                p.grad = p.grad / (scale * 32)
+            optimizer.step()
+            return loss
+
+        run = gg.compile(step) if compiled else step
+        losses = [run(gg.asarray(2.0)).item() for _ in range(4)]
+        found = np.array(losses), *state(model)
+        with np.errstate(over="ignore", invalid="ignore"):
+            run(gg.asarray(65_000.0))
+        results.append((*found, *[np.isfinite(values) for values in state(model)]))
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(np.float32(a), np.float32(b), 1e-2, 1e-2)
+    stats = run.stats()  # type: ignore[attr-defined]
+    assert (stats["graphs"], stats["calls"]) == (1, 0)
+    assert not all(map(np.all, results[1][-len(state(model)) :]))
+
+
 def test_one_graph_a_step_and_few_launches(cuda: str) -> None:
     model = net()
     step = gg.compile(training(model, gg.optim.AdamW(model, lr=0.01)))

@@ -92,7 +92,7 @@ class Lowering:
             value = uniform(array)
             if value is not None and array.dtype.kind in "fb":
                 self.uniform[var] = float(value)
-        self._losses = _losses(program)
+        self._losses = _losses(program, self._floats)
         self._place = 0
         for self._place, eqn in enumerate(program.eqns):
             self._lower(eqn)
@@ -307,16 +307,29 @@ class Lowering:
 
     def _softmax(self, eqn: Eqn) -> None:
         (x,), (y,) = eqn.inputs, eqn.outputs
-        if y.dtype not in _FLOATS or eqn.params["axis"] != len(y.shape) - 1:
+        if y.dtype not in self._floats or eqn.params["axis"] != len(y.shape) - 1:
             raise Unsupported("an axis that is not the last, or another dtype")
         n = y.shape[-1]
         shape = (math.prod(y.shape) // n, n)
-        source = self.dense(self.at(x))
-        out = self.new(y)
+        source = self.dense(self.at(self.single(x)))
+        result = _single(y)
+        out = self.new(result)
         log = eqn.op.name == "log_softmax"
         self.add(
             Softmax(source._replace(shape=shape, strides=(n, 1)), whole(out.buffer, shape), log)
         )
+        self.cast(result, y)
+
+    def single(self, x: Traced) -> Traced:
+        """``x``, or what is half precision cast to float32."""
+        wide = _single(x)
+        self.cast(x, wide)
+        return wide
+
+    def cast(self, x: Traced, y: Traced) -> None:
+        """Have ``y`` be ``x`` in its own dtype, where it is not ``x`` itself."""
+        if x is not y:
+            self._chain(y.shape, np.dtype(np.float32), [self.at(x)], lambda xp, x: x, [y])
 
     # Elementwise
 
@@ -675,6 +688,11 @@ def _wide(dtype: Any) -> Any:
     return np.dtype(np.float32) if dtype == _HALF else dtype
 
 
+def _single(x: Traced) -> Traced:
+    """What stands for ``x`` in a kernel that does not know half precision."""
+    return Traced(x.shape, np.dtype(np.float32), x.device) if x.dtype == _HALF else x
+
+
 def _compute_dtype(eqn: Eqn, known: Sequence[Any]) -> Any:
     """The dtype a chain computes this equation in; it takes the ``known`` floats."""
     outs = {y.dtype for y in eqn.outputs if y.dtype != np.bool_}
@@ -730,21 +748,30 @@ class _Loss:
         if eqn is not self.loss:
             return  # done with the first
         z, t = eqn.inputs
-        logits = into._matrix(into.at(z))
+        logits = into._matrix(into.at(into.single(z)))
         if logits.strides[1] != 1:
             logits = into.dense(logits)
         node = CrossEntropy(logits, into.at(t))
-        node.loss = into.new(eqn.outputs[0])
+        made: list[tuple[Traced, Traced]] = []
+
+        def place(eqn: Eqn) -> View:
+            (y,) = eqn.outputs
+            made.append((_single(y), y))
+            return into.new(made[-1][0])
+
+        node.loss = place(eqn)
         last = self.scaled or self.residual
         if last is not None and self.residual is not None:
-            node.residual = into.new(last.outputs[0])
+            node.residual = place(last)
             node.scale = self.scale
             if self.share and self.softmax is not None:
-                node.probability = into.new(self.softmax.outputs[0])
+                node.probability = place(self.softmax)
         into.add(node)
+        for result, y in made:
+            into.cast(result, y)
 
 
-def _losses(program: Program) -> dict[Eqn, _Loss]:
+def _losses(program: Program, floats: Sequence[Any]) -> dict[Eqn, _Loss]:
     readers: dict[Traced, list[Eqn]] = {}
     for eqn in program.eqns:
         for x in eqn.inputs:
@@ -753,7 +780,7 @@ def _losses(program: Program) -> dict[Eqn, _Loss]:
     seen = set(program.results)
     found: dict[Eqn, _Loss] = {}
     for eqn in program.eqns:
-        if eqn.op.name != "cross_entropy" or eqn.inputs[0].dtype not in _FLOATS:
+        if eqn.op.name != "cross_entropy" or eqn.inputs[0].dtype not in floats:
             continue
         z, t = eqn.inputs
         if type(t) is not Traced or t.dtype.kind not in "iu":
