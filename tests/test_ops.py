@@ -148,7 +148,7 @@ def test_every_op_that_moves_floats_has_a_derivative() -> None:
 def test_an_op_of_ones_own(device: str) -> None:
     """Declared outside the library, by its partial derivative alone: every mode follows."""
     softsign = elementwise(
-        "softsign", lambda xp, x: x / (1 + xp.abs(x)), [lambda x: 1 / (1 + ops.abs(x)) ** 2]
+        "own_softsign", lambda xp, x: x / (1 + xp.abs(x)), [lambda x: 1 / (1 + ops.abs(x)) ** 2]
     )
     x = np.array([0.3, -2.0])
     assert gg.testing.gradcheck(softsign, [x])
