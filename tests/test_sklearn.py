@@ -278,6 +278,21 @@ def test_an_ensemble_of_penalties_and_in_parts() -> None:
     assert not hasattr(parts.set_params(ensemble=1, max_iter=1).fit(*WINE), "members_")
 
 
+@pytest.mark.parametrize("solver", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("rates", [[0.01, 0.1, 0.001], [0.02, 0.02, 0.02]])
+def test_an_ensemble_of_learning_rates(solver: str, rates: list[float]) -> None:
+    settings = SHORT | {"solver": solver, "shuffle": False, "learning_rate": "invscaling"}
+    rate = np.array(rates)
+    several = ours.MLPClassifier(**settings | {"learning_rate_init": rate}, ensemble=3).fit(*WINE)
+    for member, own in zip(several.members_, rates, strict=True):
+        assert member.learning_rate_init == own
+        started = {"random_state": member.random_state, "learning_rate_init": own}
+        assert_same(ours.MLPClassifier(**settings | started).fit(*WINE), member, WINE[0])
+    for bad in ([0.1, 0.2], [0.1, 0.2, 0.0]):
+        with pytest.raises(ValueError, match="learning_rate_init"):
+            ours.MLPClassifier(learning_rate_init=bad, ensemble=3).fit(*WINE)
+
+
 def test_members_stop_on_their_own() -> None:
     settings: dict[str, Any] = {"tol": 0.01, "n_iter_no_change": 2, "max_iter": 200}
     several = ours.MLPClassifier(**SHORT | settings, ensemble=4).fit(*WINE)

@@ -28,6 +28,7 @@ def constraints(own: dict[str, Any]) -> dict[str, Any]:
         "activation": [StrOptions(activations), callable],
         "solver": [StrOptions({"lbfgs", *_STOCHASTIC})],
         "alpha": [*own["alpha"], "array-like"],
+        "learning_rate_init": [*own["learning_rate_init"], "array-like"],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "ensemble": [Interval(Integral, 1, None, closed="left")],
         "progress": ["boolean"],
@@ -117,6 +118,7 @@ class Perceptron:
             networks = self._networks = Networks(spec, layers, seed)
         networks.penalise([0.0 if self.solver == "adamw" else m.alpha for m in members])
         if not (known and incremental):
+            networks.pace([m.learning_rate_init for m in members])
             networks.use(fitting.optimizers(networks, self))
             if incremental:
                 for optimizer, state in zip(
@@ -176,11 +178,15 @@ class Perceptron:
 
     def _members(self: Any, first: bool, y: Any, units: Any, dtype: Any) -> list[Any]:
         """The estimators to train: this one, or those it consists of."""
-        if np.ndim(self.alpha) and np.shape(self.alpha) != (self.ensemble,):
-            raise ValueError(
-                f"alpha has one value, or one for each of ensemble={self.ensemble} networks; "
-                f"got shape {np.shape(self.alpha)}."
-            )
+        for name in ("alpha", "learning_rate_init"):
+            value = getattr(self, name)
+            if np.ndim(value) and np.shape(value) != (self.ensemble,):
+                raise ValueError(
+                    f"{name} has one value, or one for each of ensemble={self.ensemble} networks; "
+                    f"got shape {np.shape(value)}."
+                )
+        if np.min(self.learning_rate_init) <= 0:
+            raise ValueError(f"learning_rate_init is above 0; got {self.learning_rate_init}.")
         if np.min(self.alpha) < 0:
             raise ValueError(f"alpha is at least 0; got {self.alpha}.")
         if np.ndim(self.alpha) and self.solver == "adamw":
@@ -191,11 +197,16 @@ class Perceptron:
         if self.ensemble == 1:
             return [self]
         if first:
-            alphas = np.broadcast_to(self.alpha, self.ensemble).tolist()
+            alphas, rates = (
+                np.broadcast_to(value, self.ensemble).tolist()
+                for value in (self.alpha, self.learning_rate_init)
+            )
             seeds = copy.deepcopy(start).randint(np.iinfo(np.int32).max, size=self.ensemble)
             self.members_ = [clone(self) for _ in alphas]
-            for k, (member, alpha) in enumerate(zip(self.members_, alphas, strict=True)):
-                member.set_params(ensemble=1, alpha=alpha, progress=False)
+            for k, (member, alpha, rate) in enumerate(
+                zip(self.members_, alphas, rates, strict=True)
+            ):
+                member.set_params(ensemble=1, alpha=alpha, learning_rate_init=rate, progress=False)
                 if k:  # the first is what would be trained alone
                     member.set_params(random_state=int(seeds[k]))
                 member._random_state = check_random_state(int(seeds[k])) if k else start

@@ -29,9 +29,10 @@ class MLPClassifier(Perceptron, theirs.MLPClassifier):  # type: ignore[misc]
         or (n, 1) for two classes; p the probabilities. It gives a loss for each row, or one number.
     dropout : probability of dropping a hidden value while training with a stochastic solver.
     ensemble : so many networks trained as one program on the same minibatches, from other starting
-        weights, and with an ``alpha`` each if it has several. Predictions, losses and scores are
-        averaged, ``coefs_`` and ``intercepts_`` stacked; ``members_`` are the single networks, of
-        which the first is what would have been trained alone.
+        weights, and with an ``alpha`` or ``learning_rate_init`` each where those are lists of as
+        many. Predictions, losses and scores are averaged, ``coefs_`` and ``intercepts_`` stacked;
+        ``members_`` are the single networks, of which the first is what would have been trained
+        alone.
     progress : a bar over the epochs, drawn by rich.
     device : "cpu", "cuda", "cuda:1", or "auto": where X is, else a GPU if there is one.
 

@@ -95,7 +95,7 @@ class AdamW(Adam, optim.AdamW):
 
 def optimizers(networks: Networks, lead: Any) -> list[optim.Optimizer]:
     """What the parameters of ``lead`` say."""
-    lr = lead.learning_rate_init
+    lr = _rate(lead)
     if lead.solver == "sgd":
         nesterov = bool(lead.nesterovs_momentum and lead.momentum)
         return [optim.SGD(networks.parameters, lr, lead.momentum, nesterov)]
@@ -106,6 +106,11 @@ def optimizers(networks: Networks, lead: Any) -> list[optim.Optimizer]:
             Adam(networks.biases, lr, **settings),
         ]
     return [Adam(networks.parameters, lr, **settings)]
+
+
+def _rate(lead: Any) -> float:
+    """The optimiser's learning rate: the largest of those of an ensemble."""
+    return float(np.max(lead.learning_rate_init))
 
 
 def set_rate(networks: Networks, lr: float) -> None:
@@ -157,7 +162,7 @@ def stochastic(
                     member._update_no_improvement_count(validation is not None, *scored)
                 if lead.solver == "sgd" and lead.learning_rate == "invscaling":
                     t = max(member.t_ for member in members)
-                    set_rate(networks, lead.learning_rate_init / (t + 1) ** lead.power_t)
+                    set_rate(networks, _rate(lead) / (t + 1) ** lead.power_t)
                 advance(float(np.mean(losses)))
                 _stop(lead, active, networks)
                 if not active or incremental:

@@ -68,6 +68,9 @@ class Networks:
         self.weights, self.biases = ([self._parameter(a) for a in part] for part in arrays)
         shape = (self.count,) if self.count > 1 else ()
         self.alpha = self._tensor(np.zeros(shape, self.dtype))  # L2 penalty
+        self.paces: list[
+            Tensor
+        ] = []  # of each parameter's steps; none: all as the optimiser has them
         self.total = self._tensor(np.zeros(shape, self.dtype))  # losses · rows since `start_epoch`
         self.use([])
         self.sums = compile(self._sums)
@@ -98,6 +101,18 @@ class Networks:
     def penalise(self, alphas: Sequence[float]) -> None:
         """Set each network's L2 penalty."""
         self.alpha[...] = np.array(alphas, self.dtype).reshape(self.alpha.shape)
+
+    def pace(self, rates: Sequence[float]) -> None:
+        """Have each network take steps of its own learning rate; the optimiser's is the largest."""
+        self.paces = []
+        if len(set(rates)) < 2:
+            return
+        parts = np.array(rates, self.dtype) / max(rates)
+        for p in self.parameters:
+            if p.ndim == 3:
+                self.paces.append(self._tensor(parts[:, None, None]))
+            else:  # networks side by side in the last axis
+                self.paces.append(self._tensor(np.repeat(parts, p.shape[-1] // self.count)))
 
     def load(self, layers: Sequence[Layers]) -> None:
         """Take over the members' coefs and intercepts."""
@@ -230,8 +245,13 @@ class Networks:
             p.grad = None
         loss, reported = self._losses(x, y, w, inverse)
         loss.sum().backward()
+        before = [p.detach() for p in self.parameters]
         for optimizer in self.optimizers:
             optimizer.step()
+        if self.paces:
+            with grad_mode(False):
+                for p, old, part in zip(self.parameters, before, self.paces, strict=True):
+                    p[...] = old + part * (p - old)
         self.total += reported * count
 
     def value(self, batches: Iterable[Any]) -> tuple[float, float, list[Array]]:
