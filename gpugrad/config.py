@@ -7,8 +7,8 @@ variable                   default  meaning
 ``GPUGRAD_DEVICE``         ``cpu``  where new tensors are created when no device is given
 ``GPUGRAD_CHECK``          ``0``    stop at the first NaN or Inf of the forward pass, and at
                                     an array that changed between forward and backward; slow
-``GPUGRAD_NATIVE``         ``1``    run compiled steps in the native CPU core where it could
-                                    be built; ``0`` leaves everything to NumPy
+``GPUGRAD_NATIVE``         ``1``    run compiled steps, layers, losses and updates in the native
+                                    CPU core where it could be built; ``0`` leaves all to NumPy
 ``GPUGRAD_NUM_THREADS``    ``0``    threads of the native core; ``0``: one for each core
 ``GPUGRAD_FUSE_PRODUCTS``  ``0``    float32 products of compiled steps on CUDA, and what follows
                                     on them, in one kernel of our own instead of cuBLASLt's and

@@ -138,7 +138,7 @@ def _native() -> list[Finding]:
         fix = (
             "install a C compiler and Python's headers, then pip install --force-reinstall gpugrad"
         )
-        return [Finding("native core", NOTE, f"compiled steps run on NumPy: {why}", fix)]
+        return [Finding("native core", NOTE, f"everything runs on NumPy: {why}", fix)]
     about: Mapping[str, Any] = native.describe()
     found = f"{about['isa']}, {about['threads']} threads, products by {about['blas'] or 'itself'}"
     return [Finding("native core", GOOD, found)]
