@@ -14,6 +14,7 @@ Instructions::
     ("softmax", dtype, rows, cols, x, y, log, chunked)
     ("copy", itemsize, rows, cols, src, dst, chunked)
     ("uniform", dtype, n, state, out)
+    ("argmax", dtype, rows, cols, x, out, chunked)
 
 A segment is ``(mode, instructions, batch_rows, chunk_rows, zeroed)``, mode "serial", "rows" or
 "split".

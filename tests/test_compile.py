@@ -435,6 +435,55 @@ def test_slices_are_where_numpy_has_them() -> None:
 # State
 
 
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("batch", [24, 900])
+def test_right_answers_are_counted_without_leaving_the_core(native: bool, batch: int) -> None:
+    model = gg.nn.MLP([12, 96, 96, 5], generator=gg.random.Generator(0))
+    x = rng.standard_normal((batch, 12)).astype("f4")
+
+    def counted(x: Any, labels: Any) -> Any:
+        guesses = gg.argmax(model(x), axis=1)
+        right = guesses == labels
+        return (
+            right.sum(),
+            right.astype(gg.float32).mean(),
+            guesses,
+            (guesses != labels).sum(axis=0),
+        )
+
+    for dtype in ("i8", "i4", "u1"):
+        labels = rng.integers(0, 5, batch).astype(dtype)
+        with gg.no_grad(), gg.config.override(native=native):
+            step = gg.compile(counted)
+            got = step(x, labels)
+            want = counted(gg.asarray(x), gg.asarray(labels))
+        stats = step.stats()
+        assert (stats["not fused"], stats["calls"]) == ({}, 0)
+        for a, b in zip(got, want, strict=True):
+            assert (a.dtype, a.shape) == (b.dtype, b.shape)
+            np.testing.assert_allclose(a.numpy(), b.numpy(), 1e-6)
+
+
+def test_large_whole_numbers_are_compared_as_such() -> None:
+    big = 2**53
+    a, b = np.array([0, 1, big, big + 1]), np.array([0, 2, big + 1, big + 1])
+    step = gg.compile(lambda a, b: (a == b, a != b, (a == b).sum()))
+    same, other, count = step(a, b)
+    assert same.tolist() == [True, False, False, True]
+    assert other.tolist() == [False, True, True, False]
+    assert count.item() == 2
+    near = gg.compile(lambda x, b: gg.argmax(x, axis=1) == b)  # 0 and 1 beside anything
+    x = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    assert near(x, np.array([0, 2**53 + 1, 1])).tolist() == [True, False, True]
+    assert near(x, np.array([0, 2**64 - 1, 1], "u8")).tolist() == [True, False, True]
+
+
+def test_counts_beyond_float32_are_exact() -> None:
+    n = 2**24 + 3
+    step = gg.compile(lambda x: (x > 0).sum())
+    assert step(np.ones(n, "f4")).item() == n
+
+
 STACKS = [
     ((4, 5, 6), (4, 6, 3)),
     ((1, 5, 6), (4, 6, 3)),

@@ -758,6 +758,29 @@ def test_fork_after_use(isa: str) -> None:
     assert done.stdout == "0\n"
 
 
+# ---- argmax --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("core", ["native", "twin"])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("shape", [(0, 3), (1, 1), (7, 10), (40, 3), (3, 1000)])
+def test_argmax(shape: tuple[int, int], dtype: str, threads: int, core: str) -> None:
+    engine: Any = _native.Program if core == "native" else twin.Program
+    rows, cols = shape
+    x = np.random.default_rng(0).integers(-3, 3, shape).astype(dtype)  # with ties
+    for i, value in enumerate((np.nan, np.inf, -np.inf)):
+        x[i::5, cols // 2 :: 3] = value
+    out = np.full(rows, -1)
+    code = ("argmax", dtype, rows, cols, (0, 0, cols, 1, dtype, 0), (1, 0, 1, 1, "i8", 0), False)
+    mode = "split" if threads > 1 else "serial"
+    program = engine(((mode, (code,), 0, 0, ()),), 2, 0, threads)
+    for i, array in enumerate((x, out)):
+        program.bind(i, array.ctypes.data if core == "native" else array)
+    assert program.run() is None
+    np.testing.assert_array_equal(out, x.argmax(axis=1))
+
+
 # ---- draws ---------------------------------------------------------------------------------------
 
 
@@ -820,6 +843,8 @@ BAD = [
     ("softmax", "f4", 2, 4, Z, None, False, False),
     ("copy", 3, 2, 2, Z, Z, False),
     ("copy", 8, 2, 2, Z, Z, False),
+    ("argmax", "f4", 2, 4, Z, Z, False),
+    ("argmax", "f4", 2, 0, Z, (0, 0, 1, 0, "i8", 0), False),
     ("uniform", "f4", 2, Z, Z),
     ("uniform", "f4", 2, (0, 0, 1, 1, "u8", 0), (0, 0, 1, 1, "f8", 0)),
     ("uniform", "f4", -1, (0, 0, 1, 1, "u8", 0), Z),

@@ -220,6 +220,17 @@ class Program:
 
         return call
 
+    def _argmax(
+        self, place: Place, dtype: str, rows: int, cols: int, x: Any, out: Any, chunked: bool
+    ) -> Callable[[], Any]:
+        rows = place.rows if chunked else rows
+        values, numbers = self._at(x, rows, cols, place), self._at(out, rows, 1, place)
+
+        def call() -> None:
+            np.argmax(values, axis=1, out=numbers[:, 0])
+
+        return call
+
     def _uniform(self, place: Place, dtype: str, n: int, state: Any, out: Any) -> Callable[[], Any]:
         words, numbers = self._at(state, 1, 12, place)[0], self._at(out, 1, n, place)[0]
         source = np.random.Philox(0)

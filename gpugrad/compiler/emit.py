@@ -10,6 +10,7 @@ from typing import Any
 from gpugrad.compiler.expr import lines
 from gpugrad.compiler.lower import aligned, in_rows
 from gpugrad.compiler.nodes import (
+    ArgMax,
     Chain,
     Concat,
     Copy,
@@ -169,6 +170,11 @@ class Emitter:
         n, classes = node.x.shape
         x, y = (self.operand(v, v.strides[0], 1) for v in (node.x, node.y))
         return ("softmax", _code(node.x.buffer.dtype), n, classes, x, y, node.log, self.inside)
+
+    def _argmax(self, node: ArgMax) -> tuple[Any, ...]:
+        rows, cols = node.x.shape
+        x, out = self.operand(node.x, node.x.strides[0], 1), self.operand(node.out, 1, 1)
+        return ("argmax", _code(node.x.buffer.dtype), rows, cols, x, out, self.inside)
 
     def _gather(self, node: Gather) -> tuple[Any, ...]:
         (size, cols), rows = node.x.shape, node.t.shape[0]

@@ -16,6 +16,7 @@ import numpy as np
 from gpugrad.compiler.expr import Expr, Unsupported, lines, substituted, symbolic
 from gpugrad.compiler.nodes import (
     STATE_WORDS,
+    ArgMax,
     Buffer,
     Call,
     Chain,
@@ -75,6 +76,7 @@ class Lowering:
         self.uniform: dict[Traced, float] = {}
         self.unfused: dict[str, str] = {}  # ops that stayed calls, and why
         self.draws: list[Draw] = []
+        self._numbers: set[Traced] = set()  # of rows or columns: far below 2**53
         self._other_draws = any(eqn.op.name == "draw" for eqn in program.eqns)
         self._on_device = program.devices[:1] not in ([], ["cpu"])
         # What chains and products take. Half precision is computed with in float32 and rounded
@@ -161,6 +163,11 @@ class Lowering:
                 self._softmax(eqn)
             elif name == "concat":
                 self._concat(eqn)
+            elif name == "argmax":
+                self._argmax(eqn)
+            elif name in ("equal", "not_equal") and self._whole_and_small(eqn.inputs):
+                inputs, (y,) = [self.at(x) for x in eqn.inputs], eqn.outputs
+                self._chain(y.shape, np.dtype(np.float64), inputs, eqn.op.forward, [y])
             elif getattr(eqn.op, "pointwise", None) is not None:
                 self._pointwise(eqn)
             elif name == "uniform":
@@ -331,6 +338,29 @@ class Lowering:
         if x is not y:
             self._chain(y.shape, np.dtype(np.float32), [self.at(x)], lambda xp, x: x, [y])
 
+    def _argmax(self, eqn: Eqn) -> None:
+        (x,), (y,) = eqn.inputs, eqn.outputs
+        if self._on_device or x.dtype not in self._floats or not x.shape:
+            raise Unsupported("no native form")
+        if eqn.params["axis"] != len(x.shape) - 1 or 0 in x.shape:
+            raise Unsupported("an axis that is not the last")
+        cols = x.shape[-1]
+        rows = math.prod(x.shape) // cols
+        source, out = self.dense(self.at(x)), self.new(y)
+        source = source._replace(shape=(rows, cols), strides=(cols, 1))
+        self.add(ArgMax(source, whole(out.buffer, (rows,))))
+        self._numbers.add(y)
+
+    def _whole_and_small(self, xs: Sequence[Any]) -> bool:
+        """Whether whole numbers may be compared as float64: where one is below 2**53 for sure.
+
+        A larger one is rounded to what is no smaller than that, and so equals it no more than before.
+        """
+        if self._on_device or any(type(x) is not Traced or x.dtype is float for x in xs):
+            return False
+        kinds = all(x.dtype.kind in "iu" for x in xs)
+        return kinds and any(x in self._numbers or x.dtype.itemsize < 8 for x in xs)
+
     # Elementwise
 
     def _pointwise(self, eqn: Eqn) -> None:
@@ -479,7 +509,11 @@ class Lowering:
 
     def _reduction(self, eqn: Eqn) -> None:
         (x,), (y,) = eqn.inputs, eqn.outputs
-        if type(x) is not Traced or y.dtype not in self._floats or x.dtype != y.dtype:
+        counts = type(x) is Traced and x.dtype == np.bool_ and eqn.op.name == "sum"
+        counts = counts and not self._on_device
+        if not counts and (
+            type(x) is not Traced or y.dtype not in self._floats or x.dtype != y.dtype
+        ):
             raise Unsupported("a sum that changes the dtype")
         axes, n = eqn.params["axis"], len(x.shape)
         if not x.shape or 0 in x.shape or not axes:
@@ -496,7 +530,9 @@ class Lowering:
         view = self.at(x)
         maker = self.maker.get(view.buffer)
         split = max(1, min(lead, n - 1)) if n > 1 else 0
-        if isinstance(maker, Chain) and self._offers(maker, [view]) and n <= 2:
+        dtype = np.dtype(np.float64) if counts else _wide(x.dtype)
+        offered = isinstance(maker, Chain) and self._offers(maker, [view]) and n <= 2
+        if isinstance(maker, Chain) and offered and (not counts or maker.dtype == dtype):
             home, expr = maker, maker.values[view.buffer]
         else:
             flat = self.dense(view) if n > 2 else view
@@ -506,7 +542,7 @@ class Lowering:
                 shape = (rows, math.prod(x.shape[split:]))
                 flat = whole(flat.buffer, shape)._replace(offset=flat.offset)
             aligned(flat, shape)
-            home = Chain(shape, _wide(x.dtype))
+            home = Chain(shape, dtype)
             expr = home.builder.operand(self._one(flat), flat.size == 1)
             self.add(home)
         if n == 1:
@@ -514,9 +550,11 @@ class Lowering:
         count = math.prod(x.shape[i] for i in axes)
         scale = 1.0 / count if eqn.op.name == "mean" else 1.0
         kind = "sum" if eqn.op.name == "mean" else eqn.op.name
-        out = self.new(y)
+        out = whole(Buffer("temp", dtype, math.prod(y.shape)), y.shape) if counts else self.new(y)
         home.reductions.append(Reduction(kind, axis, expr, out, scale))
         self.maker[out.buffer] = home
+        if counts:  # added up in float64, which is exact, and then whole
+            self._chain(y.shape, dtype, [out], lambda xp, x: x, [y])
 
     def _drop_unread(self) -> None:
         """Stores that nobody outside their chain reads; values that nobody sees at all."""

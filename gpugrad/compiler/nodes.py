@@ -209,6 +209,23 @@ class Softmax(Node):
         return [self.y]
 
 
+class ArgMax(Node):
+    """The number of the first largest value of each row, or of the first NaN."""
+
+    label = "argmax"
+
+    def __init__(self, x: View, out: View) -> None:
+        self.x, self.out = x, out
+
+    @property
+    def reads(self) -> list[View]:
+        return [self.x]
+
+    @property
+    def writes(self) -> list[View]:
+        return [self.out]
+
+
 class Gather(Node):
     """``out = x[t]``: rows of a matrix by number."""
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from gpugrad.compiler.emit import Emitter
 from gpugrad.compiler.lower import Lowering, aligned, in_rows
 from gpugrad.compiler.nodes import (
+    ArgMax,
     Buffer,
     Call,
     Chain,
@@ -619,7 +620,7 @@ class _Rows:
         if isinstance(node, CrossEntropy):
             if not (self._by_row(node.z) and self._by_row(node.t)):
                 return False
-        elif isinstance(node, Softmax):
+        elif isinstance(node, (Softmax, ArgMax)):
             if not self._by_row(node.x):
                 return False
         else:

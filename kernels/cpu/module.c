@@ -306,6 +306,17 @@ static bool read_softmax(PyObject *o, RowSoftmax *q) {
     return true;
 }
 
+static bool read_argmax(PyObject *o, RowSoftmax *q) {
+    if (!is_tuple(o, 7, "this is (\"argmax\", dtype, rows, cols, x, out, chunked)") ||
+        !read_type(item(o, 1), &q->type) || !read_size(item(o, 2), "rows is a size", &q->rows) ||
+        !read_int(item(o, 3), 1, (int64_t)1 << 31, "there is a column at least", &q->cols) ||
+        !read_rows(item(o, 4), q, &q->z) || !read_operand(item(o, 5), &q->t) ||
+        !read_chunked(item(o, 6), &q->chunked)) {
+        return false;
+    }
+    return q->t.dtype == I8 || wrong("numbers of columns are i8", item(o, 5));
+}
+
 static bool read_copy(PyObject *o, Copy *q) {
     int64_t bytes;
     if (!is_tuple(o, 7, "a copy is (\"copy\", itemsize, rows, cols, src, dst, chunked)") ||
@@ -336,11 +347,11 @@ static bool read_uniform(PyObject *o, Uniform *u) {
 
 static bool read_instruction(PyObject *o, Instruction *i) {
     static const char *const kinds[] = {"gemm",    "chain", "cross_entropy",
-                                        "softmax", "copy",  "uniform"};
+                                        "softmax", "copy",  "uniform", "argmax"};
     int kind;
     if (!is_tuple(o, -1, "an instruction is a tuple") ||
         (PyTuple_GET_SIZE(o) == 0 && !wrong("an instruction has a kind", o)) ||
-        !read_name(item(o, 0), kinds, 6, "no such instruction", &kind)) {
+        !read_name(item(o, 0), kinds, 7, "no such instruction", &kind)) {
         return false;
     }
     i->kind = kind;
@@ -350,6 +361,7 @@ static bool read_instruction(PyObject *o, Instruction *i) {
         case CROSS_ENTROPY: return read_cross_entropy(o, &i->softmax);
         case SOFTMAX: return read_softmax(o, &i->softmax);
         case UNIFORM: return read_uniform(o, &i->uniform);
+        case ARGMAX: return read_argmax(o, &i->softmax);
         default: return read_copy(o, &i->copy);
     }
 }

@@ -79,7 +79,8 @@ typedef struct {
     int type;
     int64_t rows, cols;
     bool chunked, has_loss, has_residual, has_probability, log;
-    Operand z, t, loss, residual, probability;  // of softmax: z is x, probability is y
+    Operand z, t, loss, residual, probability;  // of softmax: z is x, probability is y; of argmax:
+                                                // z is x, t the result
     double scale;
     const Kernels *kernels;
 } RowSoftmax;
@@ -98,7 +99,7 @@ typedef struct {
 } Uniform;
 
 typedef struct {
-    enum { GEMM, CHAIN, CROSS_ENTROPY, SOFTMAX, COPY, UNIFORM } kind;
+    enum { GEMM, CHAIN, CROSS_ENTROPY, SOFTMAX, COPY, UNIFORM, ARGMAX } kind;
     union {
         Gemm gemm;
         Chain chain;

@@ -109,6 +109,28 @@ static void cross_entropy_run(const RowSoftmax *q, const Place *at, int64_t firs
     }
 }
 
+// ---- argmax -------------------------------------------------------------------------------------
+
+// The first largest value's number, or the first NaN's: only that is neither below nor equal.
+#define ARGMAX_OF(T)                                                                             \
+    static int64_t argmax_##T(int64_t n, const T *x) {                                           \
+        int64_t best = 0;                                                                        \
+        for (int64_t j = 1; j < n && x[best] == x[best]; j++) {                                  \
+            if (!(x[j] <= x[best])) best = j;                                                    \
+        }                                                                                        \
+        return best;                                                                             \
+    }
+ARGMAX_OF(float)
+ARGMAX_OF(double)
+
+static void argmax_run(const RowSoftmax *q, const Place *at, int64_t first, int64_t end) {
+    for (int64_t i = first; i < end; i++) {
+        const char *x = row_at(&q->z, at, i);
+        *(int64_t *)row_at(&q->t, at, i) = q->type == F4 ? argmax_float(q->cols, (const float *)x)
+                                                         : argmax_double(q->cols, (const double *)x);
+    }
+}
+
 // ---- instructions -------------------------------------------------------------------------------
 
 int64_t instruction_scratch(const Instruction *i) {
@@ -138,6 +160,7 @@ static void run_range(const Instruction *i, const Place *at, int64_t first, int6
         case CHAIN: chain_run(&i->chain, at, first, end); break;
         case CROSS_ENTROPY: cross_entropy_run(&i->softmax, at, first, end, bad); break;
         case SOFTMAX: softmax_run(&i->softmax, at, first, end); break;
+        case ARGMAX: argmax_run(&i->softmax, at, first, end); break;
         case UNIFORM: uniform_run(&i->uniform, at, first, end); break;
         default: copy_run(&i->copy, at, first, end);
     }
