@@ -354,7 +354,7 @@ class Lowering:
     def _whole_and_small(self, xs: Sequence[Any]) -> bool:
         """Whether whole numbers may be compared as float64: where one is below 2**53 for sure.
 
-        A larger one is rounded to what is no smaller than that, and so equals it no more than before.
+        A larger one is rounded to nothing smaller than that, and stays as unequal as it was.
         """
         if self._on_device or any(type(x) is not Traced or x.dtype is float for x in xs):
             return False
