@@ -155,8 +155,8 @@ def test_the_training_step_of_a_run(drawn: Any, run: str) -> None:
     assert all(node["seconds"] > 0 for node in passes)
     assert all(node["bytes"] > 0 for node in passes)
     assert any("0.weight′" in node["name"] for node in passes)
-    left = {"points": "argmax", "sums": "finite"}[run]
-    assert f"{left} (no native form)" in found["notes"][-1]
+    left = {"points": "add (dtype int64)", "sums": "finite (no native form)"}[run]
+    assert left in found["notes"][-1]
     assert checkpoint.read_bytes() == before
 
 
