@@ -35,6 +35,14 @@ def device(request: pytest.FixtureRequest) -> Iterator[str]:
         yield name
 
 
+@pytest.fixture
+def cuda(device: str) -> str:
+    """The device under test, where it is not the CPU."""
+    if device == "cpu":
+        pytest.skip("graphs are CUDA's")
+    return device
+
+
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where CUDA kernels built for the CPU are kept for the session."""

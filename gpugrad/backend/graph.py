@@ -21,7 +21,7 @@ from gpugrad.backend.kernels import (
     scalars,
     softmax,
 )
-from gpugrad.backend.steps import Layer, branches, place_in, stepped
+from gpugrad.backend.steps import Layer, branches, place_in, read_once, stepped
 
 Array = Any
 Enqueue = Callable[[], None]
@@ -191,7 +191,7 @@ class Program:
 
         code = [(op, *map(moved, values)) for op, *values in lines]
         kept = [(moved(value), to) for value, to in stores]
-        if all(to[:2] != c[:2] for _, to in stores):  # somebody may still read the product itself
+        if all(to[:2] != c[:2] for _, to in stores) and not read_once(c):
             kept.append((0, c))
         sums = [(kind, axis, moved(v), to, by, add) for kind, axis, v, to, by, add in reductions]
         plan = gemm.plan(
@@ -217,10 +217,10 @@ class Program:
             turned=turned, columns=first.columns, exact=not self._tf32,
         )  # fmt: skip
         x = self._at(first.x)
-        weights, more, outs = (
-            [self._at(o) for o in each]
-            for each in zip(*((one.w, one.more, one.out) for one in layers), strict=True)
-        )
+        weights = [self._at(one.w) for one in layers]
+        more = [self._at(one.more) for one in layers]
+        passed_on = [one is not layers[-1] and read_once(one.out) for one in layers]
+        outs = [None if p else self._at(one.out) for p, one in zip(passed_on, layers, strict=True)]
         totals = [None if one.total is None else self._at(one.total) for one in layers]
         sums = any(total is not None for total in totals)
         room = self._room(number, plan.workspace_bytes if sums else 0)

@@ -1,6 +1,6 @@
 """What a CUDA program launches: its instructions, several of them in one launch, on two streams.
 
-Instructions are what kernels/cpu/program.h says. Imports mlp for what it takes, twin for dtypes.
+Instructions are what kernels/cpu/program.h says. Imports gemm and mlp for what they take, twin.
 """
 
 from collections.abc import Sequence
@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpugrad.backend.kernels import mlp
+from gpugrad.backend.kernels import gemm, mlp
 from gpugrad.backend.twin import DTYPES
 
 Range = tuple[int, int, int]  # memory, first byte, byte after the last
 Touched = tuple[list[Range], list[Range]]  # read, written
+_READ_ONCE = 4  # flag of an operand: one instruction alone reads it
 
 
 def stepped(instructions: Sequence[Any], fuse_products: bool) -> list[Any]:
@@ -48,10 +49,14 @@ def _follows(product: Any, chain: Any) -> bool:
     """Whether ``chain`` goes over what ``product`` gives, place by place, and touches no factor."""
     if product[0] != "gemm" or chain[0] != "chain":
         return False
-    _, dtype, _, _, m, n, _, alpha, scale, _, _, beta, c, _ = product
+    _, dtype, _, _, m, n, k, alpha, scale, _, _, beta, c, _ = product
     _, chain_dtype, rows, cols, operands, _, _, stores, reductions, _ = chain
     plain = alpha == 1 and scale is None and beta == 0 and dtype == chain_dtype == "f4"
-    if not plain or (rows, cols) != (m, n) or any(r[1] != "rows" for r in reductions):
+    if (
+        not (plain and gemm.suits(m, n, k))
+        or (rows, cols) != (m, n)
+        or any(r[1] != "rows" for r in reductions)
+    ):
         return False
 
     def own(o: Any) -> bool:
@@ -69,6 +74,11 @@ def _follows(product: Any, chain: Any) -> bool:
 def place_in(operands: Sequence[Any], product: Any) -> int:
     """Which operand of a ("product", …)'s chain is what the product gives."""
     return [o[:2] for o in operands].index(product[:2])
+
+
+def read_once(operand: Any) -> bool:
+    """Whether what is written there need not be, if its one reader is part of the same launch."""
+    return bool(operand[5] & _READ_ONCE)
 
 
 def _dense(operand: Any, rows: int, cols: int) -> bool:
@@ -97,10 +107,7 @@ class Layer(NamedTuple):
 
 
 def layer_of(product: Any) -> Layer | None:
-    """What mlp.cuh takes of a step, or None where that is not all it does.
-
-    The result stands where the product would have stood, so nobody can have read the product.
-    """
+    """What mlp.cuh takes of a step, or None where that is not all it does."""
     if product[0] != "product":
         return None
     _, (_, _, ta, tb, m, n, k, _, _, a, b, _, c, _), chain = product
@@ -110,7 +117,9 @@ def layer_of(product: Any) -> Layer | None:
     at, ((value, out),) = place_in(operands, c), stores
     more = operands[1 - at]
     columns = not more[2] and (more[3] == 1 or n == 1)
-    dense = [_dense(a, m, k), _dense(b, *((n, k) if tb else (k, n))), out[:2] == c[:2]]
+    if out[:2] != c[:2] and not read_once(c):
+        return None  # somebody else reads the product itself
+    dense = [_dense(a, m, k), _dense(b, *((n, k) if tb else (k, n))), _dense(out, m, n)]
     if not all(dense) or more[4] != "f4" or not (columns or _dense(more, m, n)):
         return None
     if value != 1 + len(constants) + len(lines):
@@ -174,9 +183,10 @@ def _continues(layers: Sequence[Layer], new: Layer) -> bool:
         return False  # only the last may have another
     # What one block writes, no other may read or write: they run in any order.
     reads = [_range(layers[0].x, new.rows, layers[0].inputs)]
-    reads += [r for layer in layers for r in _beside(layer)]
-    writes = [r for layer in layers for r in _given(layer)]
-    return not (_meet(_given(new), reads + writes + _beside(new)) or _meet(writes, _beside(new)))
+    reads += [r for layer in (*layers, new) for r in _beside(layer)]
+    writes = [r for layer in layers for r in _given(layer, not read_once(layer.out))]
+    values = [r for layer in layers for r in _given(layer)]
+    return not (_meet(_given(new), reads + writes) or _meet(values, _beside(new)))
 
 
 def _beside(layer: Layer) -> list[Range]:
@@ -186,9 +196,10 @@ def _beside(layer: Layer) -> list[Range]:
     return [_range(*part) for part in (w, more) if part[0][:2] != layer.out[:2]]
 
 
-def _given(layer: Layer) -> list[Range]:
-    sums = [] if layer.total is None else [_range(layer.total, 1, layer.outputs)]
-    return [_range(layer.out, layer.rows, layer.outputs), *sums]
+def _given(layer: Layer, kept: bool = True) -> list[Range]:
+    """What comes out of a layer, its values only where they are ``kept``."""
+    values = [_range(layer.out, layer.rows, layer.outputs)] if kept else []
+    return values if layer.total is None else [*values, _range(layer.total, 1, layer.outputs)]
 
 
 # Two streams

@@ -116,10 +116,12 @@ def float32_products(place: Any) -> str:
 class Run:
     """A small net that is trained on one batch, compiled or not."""
 
-    def __init__(self, device: str, compiled: bool = True, activation: str = "sigmoid") -> None:
+    def __init__(
+        self, device: str, compiled: bool = True, activation: str = "sigmoid", width: int = 33
+    ) -> None:
         rng = np.random.default_rng(0)
         self.model = gg.nn.MLP(
-            [20, 33, 17, 5],
+            [20, width, 17, 5],
             activation=activation,
             generator=gg.random.Generator(0),
             device=device,
@@ -154,8 +156,10 @@ def training(place: Any) -> str:
         stats = captured.step.stats()
         _check(stats["graphs"] == 1, f"not one graph: {stats}")
     with gg.config.override(fuse_products=True):
-        for a, b in zip(Run("cpu", False)(8), Run(place.device)(8), strict=True):
-            _same(b, a, 1e-4, "products with what follows in one kernel")
+        for width in (33, 133):  # several layers in one launch, and a product each
+            runs = [Run("cpu", False, width=width), Run(place.device, width=width)]
+            for a, b in zip(*(run(8) for run in runs), strict=True):
+                _same(b, a, 1e-4, f"products with what follows in one kernel, {width} wide")
     return "8 steps with 5 activations, captured in one graph each, agree with the CPU's"
 
 
@@ -331,11 +335,18 @@ def _nodes(place: Any, target: Any, count: int, streams: Any) -> None:
 
 
 def step_times(place: Any) -> str:
-    """One training step of 784-512-512-10 at batch 128, uncompiled and captured."""
+    """One training step, uncompiled and captured: of middling layers, and of narrow ones."""
+    return "; ".join(
+        _step_times(place, batch, sizes)
+        for batch, sizes in ((128, [784, 512, 512, 10]), (1 << 16, [64, 64, 64, 64, 10]))
+    )
+
+
+def _step_times(place: Any, batch: int, sizes: list[int]) -> str:
     shown = []
     rng = np.random.default_rng(0)
-    x = gg.asarray(rng.standard_normal((128, 784), np.float32), device=place.device)
-    labels = gg.asarray(rng.integers(0, 10, 128), device=place.device)
+    x = gg.asarray(rng.standard_normal((batch, sizes[0]), np.float32), device=place.device)
+    labels = gg.asarray(rng.integers(0, 10, batch), device=place.device)
     for name, compiled, flags in (
         ("uncompiled", False, {}),
         ("captured", True, {}),
@@ -343,11 +354,10 @@ def step_times(place: Any) -> str:
         ("captured, products of our own", True, {"fuse_products": True}),
         ("captured, products of our own, TF32", True, {"fuse_products": True, "tf32": True}),
     ):
-        sizes = [784, 512, 512, 10]
         run = Run(place.device, compiled)
         run.model = gg.nn.MLP(sizes, generator=gg.random.Generator(0), device=place.device)
         run.optimizer = gg.optim.SGD(run.model, lr=0.1)
         with gg.config.override(**flags):
             t = _seconds(place, partial(run.step, x, labels), 50)
         shown.append(f"{name} {t * 1e6:.0f} µs")
-    return "128:784-512-512-10 " + ", ".join(shown)
+    return f"{batch}:{'-'.join(map(str, sizes))} " + ", ".join(shown)

@@ -25,6 +25,7 @@ from gpugrad.compiler.nodes import (
 )
 
 CHUNKED, PRIVATE = 1, 2
+READ_ONCE = 4  # for the CUDA executor alone
 
 
 class Emitter:
@@ -62,6 +63,8 @@ class Emitter:
             offset = self.plan.offset.get(buffer, 0)
             if self.inside and row and follows:
                 flags = CHUNKED
+            elif view.buffer in self.plan.read_once:
+                flags = READ_ONCE
         offset += view.offset * buffer.dtype.itemsize
         return (self.plan.base(buffer), offset, row, col, _code(buffer.dtype), flags)
 

@@ -5,7 +5,9 @@ native core (kernels/cpu) or its NumPy twin (backend/twin.py).
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from gpugrad.compiler.emit import Emitter
@@ -38,6 +40,7 @@ _ROWS_WEIGHT_BYTES = 192 << 10
 # Memory that is used again orders what could run side by side. This much stays in any GPU's L2.
 _APART_BYTES = 16 << 20
 _FAR = 64  # how many groups are looked back for a chain of the same code
+_NARROW = 128  # columns of a layer that a launch takes together with others
 # Below this many multiplications a second thread costs more than it brings.
 _SERIAL_FLOP = 8_000_000
 
@@ -66,10 +69,16 @@ class Plan:
     """What to run for a program. ``bases`` lists the memory it addresses, the arena first."""
 
     def __init__(
-        self, program: Program, threads: int, native: bool, side_by_side: bool = False
+        self,
+        program: Program,
+        threads: int,
+        native: bool,
+        side_by_side: bool = False,
+        layers_at_once: bool = False,
     ) -> None:
         """``side_by_side``: for a device that runs several nodes at once. Where the order allows
         it chains of one code follow one another, and a small arena uses no memory twice.
+        ``layers_at_once``: for one that runs several narrow layers in one launch.
         """
         self.program = program
         self.side_by_side = side_by_side
@@ -97,6 +106,8 @@ class Plan:
             self._gather(self.rows)
         if side_by_side:
             self.nodes = self._side_by_side(self.nodes)
+        if layers_at_once:
+            self.nodes = self._weights_last(self.nodes)
         self.grads = self._gradients()
         self.segments: list[Segment] = []
         if self.rows is not None:
@@ -215,6 +226,23 @@ class Plan:
                 groups.append([node])
         return [node for group in groups for node in group]
 
+    def _weights_last(self, nodes: Sequence[Node]) -> list[Node]:
+        """Gradients of narrow weights after those between layers, which then follow one another.
+
+        What they read lives longer for it.
+        """
+        order: list[Node] = []
+        late: list[Node] = []
+        for node in nodes:
+            if isinstance(node, Gemm) and node.a.shape[1] > max(node.c.shape) <= _NARROW:
+                late.append(node)
+                continue
+            due = [i + 1 for i, one in enumerate(late) if self._in_the_way(one, node)]
+            count = max(due, default=0)
+            order += [*late[:count], node]
+            late = late[count:]
+        return order + late
+
     def _in_the_way(self, earlier: Node, later: Node) -> bool:
         """Whether ``later`` cannot come before ``earlier``."""
 
@@ -283,6 +311,16 @@ class Plan:
             views = [grad.gemm.a, grad.gemm.b] if grad.gemm is not None else grad.views
             pinned.update(self.home(view).buffer for view in views)
         return pinned
+
+    @cached_property
+    def read_once(self) -> set[Buffer]:
+        """What one node alone reads; a device that runs it with the one before may leave it out."""
+        if not self.side_by_side:
+            return set()
+        pinned = self._pinned()
+        readers = Counter(b for node in self.nodes for b in {view.buffer for view in node.reads})
+        found = {b for b, count in readers.items() if count == 1 and b.kind == "temp"}
+        return found - pinned - self.alias.keys()
 
     def _arena(self, order: Sequence[Node], own: Iterable[Buffer] = ()) -> None:
         """Offsets for all temporaries: first fit over their lifetimes."""

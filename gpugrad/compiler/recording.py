@@ -66,7 +66,8 @@ class Recording:
         on_device = devices[0] != "cpu"
         self.native = not on_device and native.available()
         threads = (threads or native.threads()) if self.native else 1
-        self.plan = Plan(self.program, threads, self.native, side_by_side=on_device)
+        at_once = on_device and flags.fuse_products
+        self.plan = Plan(self.program, threads, self.native, on_device, at_once)
         engine: Any = native.Program if self.native else twin.Program
         if on_device:
             place: Any = self.place

@@ -35,6 +35,7 @@ from gpugrad.errors import GpugradError, message
 MIN_ARCH = 80  # cp.async, TF32 and bfloat16
 _FILES = (*printer.FILES, "mma.cuh", "gemm.cuh")
 _FILL_BLOCKS = 132  # as many as a large GPU has processors
+_DEEPEST = 1024  # what few blocks may sum over: a sum is never split over several
 
 
 class Tile(NamedTuple):
@@ -121,6 +122,12 @@ class Plan:
             grid = (ceil_div(self.n, FOLD_LANES), len(totals), 1)
             block = (FOLD_LANES, BLOCK_THREADS // FOLD_LANES, 1)
             Launch(text, "gemm_fold", grid, block)(loader, *folded)
+
+
+def suits(m: int, n: int, k: int) -> bool:
+    """Whether a product has blocks enough for its depth; cuBLAS also splits the sums."""
+    tile = TILES[-1]
+    return k <= _DEEPEST or ceil_div(m, tile.rows) * ceil_div(n, tile.cols) >= _FILL_BLOCKS
 
 
 def plan(

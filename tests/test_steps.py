@@ -1,0 +1,186 @@
+"""Which instructions of a compiled step are one launch on the device, and which stand apart."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from test_graph import LABELS, X, close, kinds, net, state, training
+
+import gpugrad as gg
+from gpugrad.backend import steps
+from gpugrad.compiler import plan as planning
+
+
+@pytest.mark.parametrize(
+    ("activation", "tf32"), [("tanh", False), ("tanh", True), ("relu", False), ("sigmoid", False)]
+)
+def test_narrow_layers_in_one_launch(cuda: str, activation: str, tf32: bool) -> None:
+    """Forward, and backward with the sums for biases; with a smaller last batch; exact, or TF32."""
+    x, labels = gg.asarray(X), gg.asarray(LABELS)
+    results = []
+    for fused in (False, True):
+        with gg.config.override(fuse_products=fused, tf32=fused and tf32):
+            model = net(activation=activation)
+            step = gg.compile(training(model, gg.optim.Adam(model, lr=0.02)))
+            losses = []
+            for _ in range(4):
+                losses += [step(x[:20], labels[:20]).item(), step(x[20:], labels[20:]).item()]
+                assert kinds(step).count("layers") == (2 if fused else 0)
+            grads = [p.grad.to("cpu").numpy() for p in model.parameters()]
+        results.append([np.array(losses), *state(model), *grads])
+    for a, b in zip(*results, strict=True):
+        tolerance = 5e-3 if tf32 else 2e-5
+        np.testing.assert_allclose(a, b, tolerance, tolerance)
+
+
+def test_products_with_what_follows_in_one_launch(cuda: str) -> None:
+    """Wide layers, and narrow ones with something between them that a launch would leave out."""
+    x, labels = gg.asarray(X), gg.asarray(LABELS)
+    for dropout, widths, want in [(0.0, [12, 130, 140, 5], 5), (0.3, [12, 16, 8, 5], 6)]:
+        results = []
+        for fused in (False, True):
+            with gg.config.override(fuse_products=fused):
+                generator = gg.random.Generator(0)
+                model = gg.nn.MLP(widths, activation="tanh", dropout=dropout, generator=generator)
+                step = gg.compile(training(model, gg.optim.Adam(model, lr=0.02)))
+                losses = [step(x, labels).item() for _ in range(3)]
+                assert kinds(step).count("product") == (want if fused else 0)
+                assert "layers" not in kinds(step)
+            results.append([np.array(losses), *state(model)])
+        close(*results)
+
+
+def test_layers_of_ones_own_with_one_output(cuda: str) -> None:
+    """``x @ w + b``, the weights lying as they are written down; the loss of one column."""
+    rng = np.random.default_rng(0)
+    shapes = [(12, 9), (9,), (9, 7), (7,), (7, 1), (1,)]
+    values = [rng.standard_normal(shape).astype("f4") for shape in shapes]
+    results = []
+    for fused in (False, True):
+        parameters = [gg.asarray(v, requires_grad=True, copy=True) for v in values]
+        optimizer = gg.optim.SGD(parameters, lr=0.1)
+
+        def step(x: Any, parameters: Any = parameters, optimizer: Any = optimizer) -> Any:
+            optimizer.zero_grad()
+            y = x
+            for w, b in zip(parameters[::2], parameters[1::2], strict=True):
+                y = gg.tanh(y @ w + b)
+            loss = (y * y).mean()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        with gg.config.override(fuse_products=fused):
+            run = gg.compile(step)
+            losses = [run(gg.asarray(X)).item() for _ in range(4)]
+            assert kinds(run).count("layers") == (2 if fused else 0)
+        results.append([np.array(losses), *[p.detach().to("cpu").numpy() for p in parameters]])
+    close(*results)
+
+
+def test_layers_where_memory_is_used_again(cuda: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a large batch has it. What only the next layer reads need not be written at all."""
+    monkeypatch.setattr(planning, "_APART_BYTES", 0)
+    x, labels = gg.asarray(X), gg.asarray(LABELS)
+    results = []
+    for fused in (False, True):
+        with gg.config.override(fuse_products=fused):
+            model = gg.nn.MLP([12, 16, 16, 16, 5], generator=gg.random.Generator(0))
+            step = gg.compile(training(model, gg.optim.SGD(model, lr=0.5, momentum=0.9)))
+            losses = [step(x, labels).item() for _ in range(4)]
+            assert kinds(step).count("layers") == (2 if fused else 0)
+            with gg.no_grad():
+                predict = gg.compile(lambda x, model=model: model(x))
+                logits = [predict(x).to("cpu").numpy() for _ in range(3)]
+                close(logits[:1], [model(x).to("cpu").numpy()])
+            assert (kinds(predict) == ["layers"]) == fused
+        results.append([np.array(losses), *state(model), *logits])
+    close(*results)
+
+
+def test_a_product_that_somebody_else_reads_is_kept(cuda: str) -> None:
+    """It is a result, or a gradient that is looked at afterwards; a layer goes on from it."""
+    w, b = gg.asarray(np.ones((5, 12), "f4")), gg.asarray(np.ones(12, "f4"))
+    v, c = gg.asarray(np.full((12, 12), 0.1, "f4")), gg.asarray(np.full(5, 0.1, "f4"))
+    x = gg.asarray(X[:, :5].copy(), requires_grad=True)
+
+    def step() -> Any:
+        x.grad = None
+        product = gg.tanh(x @ w + b) @ v
+        product.sum().backward()
+        return product.detach(), gg.tanh(product + b).detach(), gg.tanh(x.grad + c)
+
+    with gg.config.override(fuse_products=True):
+        run = gg.compile(step)
+        wanted = [y.to("cpu").numpy() for y in (*step(), x.grad)]
+        for _ in range(3):
+            close([y.to("cpu").numpy() for y in (*run(), x.grad)], wanted)
+    assert (kinds(run).count("product"), run.stats()["calls"]) == (3, 0)
+
+
+def test_deep_sums_of_few_tiles_are_left_to_cublas() -> None:
+    """The gradient of a narrow layer's weights, of a large batch: others split its sum."""
+    _, gemm, chain = layer((0, 0), (1, 0), (2, 0))
+    for k, count in [(1024, 1), (1025, 2)]:
+        x, w = (0, 0, k, 1, "f4", 0), (1, 0, k, 1, "f4", 0)
+        deep = (*gemm[:6], k, *gemm[7:9], x, w, *gemm[11:])
+        assert len(steps.with_chains([deep, chain])) == count
+
+
+def layer(
+    x: Any, w: Any, y: Any, op: str = "tanh", more: Any = (9, 0, 0, 1, "f4", 0), once: bool = False
+) -> Any:
+    """One of 8 rows, 4 wide: where x, w and y begin, as (memory, row); y may be read once."""
+    x, w, y = ((base, 16 * row, 4, 1, "f4", 4 * once) for base, row in (x, w, y))
+    product = ("gemm", "f4", False, True, 8, 4, 4, 1.0, None, x, w, 0.0, y, None)
+    lines = (("add", 0, 1, -1), (op, 2, -1, -1))
+    return ("product", product, ("chain", "f4", 8, 4, (y, more), (), lines, ((3, y),), (), False))
+
+
+def test_layers_are_one_launch_only_where_rows_are_apart() -> None:
+    x, w, y, z = (0, 0), (1, 0), (2, 0), (3, 0)
+    first = layer(x, w, y)
+    update = ("copy", 4, 4, 4, (4, 0, 4, 1, "u4", 0), (1, 0, 4, 1, "u4", 0), False)
+    aside = ("copy", 4, 4, 4, (0, 0, 4, 1, "u4", 0), (5, 0, 4, 1, "u4", 0), False)
+    matrix = (9, 0, 4, 1, "f4", 0)
+    apart = [first, aside, layer(y, w, z)]
+    assert [s[0] for s in steps.with_layers(apart)] == ["layers", "copy"]
+    assert [s[0] for s in steps.with_layers([first, update, layer(y, w, z)])] == [
+        *("product", "copy", "product")
+    ]
+    # What comes out lies where another block still reads, or is writing.
+    for over in [(0, 4), (1, 0), (2, 4)]:
+        assert len(steps.with_layers([first, layer(y, w, over)])) == 2
+    assert len(steps.with_layers([first, layer(y, (2, 4), z)])) == 2
+    # Between layers nothing lies in memory that only the next one reads.
+    for once in (False, True):
+        passed = [layer(x, w, y, once=once), layer(y, w, z), layer(z, w, y)]
+        assert len(steps.with_layers(passed)) == (1 if once else 2)
+        assert len(steps.with_layers([passed[0], layer(y, (2, 4), z)])) == 2
+    # One code between layers, of one kind; the last may have its own.
+    for last, count in [(layer(z, w, (6, 0), "exp"), 1), (layer(z, w, (6, 0), more=matrix), 2)]:
+        assert len(steps.with_layers([first, layer(y, w, z), last])) == count
+    codes = [first, layer(y, w, z, "exp"), layer(z, w, (6, 0))]
+    assert len(steps.with_layers(codes)) == 2
+
+
+def test_two_streams_wait_for_each_other() -> None:
+    """Whatever conflicts is on one stream, or waited for on the other."""
+
+    def gemm(*starts: int) -> Any:
+        places = [(0, 4 * start, 4, 1, "f4", 0) for start in starts]
+        return ("gemm", "f4", False, False, 4, 4, 4, 1.0, None, *places[:2], 0.0, places[2], None)
+
+    random = np.random.default_rng(1)
+    for _ in range(200):
+        products = [gemm(*(16 * random.integers(0, 6, 3))) for _ in range(12)]
+        plan = steps.branches(products)
+        done: list[set[int]] = []
+        latest: list[set[int]] = [set(), set()]
+        for i, (branch, after) in enumerate(plan):
+            before = set(latest[branch]).union(*[done[j] for j in after])
+            for j in range(i):
+                if steps._conflict(products[j], products[i]):
+                    assert j in before
+            done.append(before | {i})
+            latest[branch] = done[i]
