@@ -12,7 +12,8 @@ variable                   default  meaning
 ``GPUGRAD_NUM_THREADS``    ``0``    threads of the native core; ``0``: one for each core
 ``GPUGRAD_FUSE_PRODUCTS``  ``0``    float32 products of compiled steps on CUDA, and what follows
                                     on them, in one kernel of our own instead of cuBLASLt's and
-                                    a second (compute capability 8.0 and up); not measured yet
+                                    a second, and layers up to 128 wide several in one launch
+                                    (compute capability 8.0 and up); not measured yet
 ``GPUGRAD_TF32``           ``0``    float32 matrix products of compiled steps on CUDA may round
                                     their operands to TF32, 10 bits: several times as fast
 =========================  =======  ====================================================
