@@ -5,20 +5,37 @@ May import everything below; rich, scikit-learn and safetensors only when a run 
 
 import argparse
 import contextlib
+import difflib
 import io
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import gpugrad
 from gpugrad.cli import bench, doctor, evaluate, export, graph, predict, train
 from gpugrad.cli.options import UsageError
-from gpugrad.errors import GpugradError
+from gpugrad.errors import GpugradError, message
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse_known_args(self, *args: Any, **named: Any) -> Any:
+        """Of a command, too, what is unknown is refused here, where its options are known."""
+        found, unknown = super().parse_known_args(*args, **named)
+        if unknown:
+            self._refuse(unknown)
+        return found, unknown
+
+    def _refuse(self, unknown: Sequence[str]) -> NoReturn:
+        name = next((word.partition("=")[0] for word in unknown if word[0:1] == "-"), None)
+        if name is None:
+            self.error(f"no argument is expected here; got {' '.join(unknown)}")
+        close = difflib.get_close_matches(name.replace("_", "-"), self._option_string_actions, 1)
+        hint = ", or ".join([*close, f"{self.prog} --help"])
+        rule = f"there is no option {name}"
+        raise UsageError(message(self.prog.split()[-1], rule, hint=hint))
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"[{self.prog.split()[-1]}] {message}; try {self.prog} --help")
 
