@@ -458,7 +458,7 @@ def test_the_loop_works_in_another_thread(cli):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("--hidden", "0"), ["--hidden", "integer of at least 1", "'0'"]),
+        (("--hidden", "0"), ["--hidden", "widths of at least 1, such as 128,64", "'0'"]),
         (("--hidden", "8,,8"), ["--hidden", "'8,,8'"]),
         (("--lr", "-1"), ["--lr", "above 0", "'-1'"]),
         (("--lr", "nan"), ["--lr", "'nan'"]),
@@ -472,6 +472,12 @@ def test_the_loop_works_in_another_thread(cli):
         (("--optimizer", "lion"), ["--optimizer", "'lion'", "adamw", "sgd"]),
         (("--momentum", "0.9"), ["--momentum", "sgd"]),
         (("--target", "x"), ["--target", "--data"]),
+        (("--drop", "x"), ["--drop", "--data"]),
+        (("--drop", "x,,y", "--data", "prices.csv"), ["--drop", "names, such as id,date"]),
+        (("--drop", "sise", "--data", "prices.csv"), ["'sise'", "try 'size'"]),
+        (("--drop", "price", "--data", "prices.csv"), ["the target, 'price'"]),
+        (("--drop", "size,age", "--data", "prices.csv"), ["nothing to learn from"]),
+        (("--drop", "x", "--data", "points.npz"), ["columns of a table"]),
         (("--nonsense",), ["[train]", "--nonsense;", "gpugrad train --help"]),
         (("--optimiser", "adam"), ["[train]", "try --optimizer, or gpugrad train --help"]),
         (("--batch_size=8",), ["no option --batch_size;", "--batch-size"]),

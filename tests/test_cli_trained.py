@@ -151,6 +151,25 @@ def test_tables_as_people_have_them(cli: Any) -> None:
     assert found["accuracy"] == pytest.approx(np.mean(right))
 
 
+def test_a_column_left_out_is_asked_for_by_no_command(cli: Any, tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text('drop = ["name", "size"]')
+    settings = ("--data", "rows.csv", "--epochs", "2", "--quiet", "--json", "--out", "rows")
+    table("rows.csv", ["name", "size", "hue", "t"], [[i, -i, i % 7, i / 2] for i in range(40)])
+    by_file = json.loads(cli("train", *settings, "--config", path)[1])
+    found = json.loads(cli("train", *settings, "--drop", "name, size")[1])
+    assert found["history"] == by_file["history"]
+    assert (found["data"]["feature_names"], found["config"]["drop"]) == (["hue"], ["name", "size"])
+    said = json.loads(cli("evaluate", "rows", "--json")[1])
+    assert said["rmse"] == pytest.approx(found["test"]["rmse"])
+    assert "drop name,size" in cli("train", "--resume", "rows", "--drop", "hue")[2]
+    assert cli("train", "--resume", "rows", "--epochs", 3, "--quiet", "--no-report")[0] == 0
+    table("new.csv", ["t", "size", "hue"], [[1.5, "inf", 3], [2, "text", 4]])
+    assert len(records(cli("predict", "rows", "--data", "new.csv")[1])) == 2
+    code, out, _ = cli("evaluate", "rows", "--data", "new.csv", "--target", "t", "--json")
+    assert (code, json.loads(out)["rows"]) == (0, 2)
+
+
 def test_predict_numbers_in_the_units_of_the_data(cli: Any) -> None:
     rows = records(cli("predict", "prices", "--data", "prices.csv")[1])
     assert list(rows[0]) == ["prediction"]

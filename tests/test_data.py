@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gpugrad.data import Dataset, Scaler, batch_count, batches, digits, load
+from gpugrad.data import Dataset, Scaler, batch_count, batches, digits, load, load_inputs
 from gpugrad.data.columns import Column
 from gpugrad.data.idx import TYPES, read_idx
 from gpugrad.data.table import read_csv
@@ -309,6 +309,9 @@ def test_load_suggests_the_nearest_name(tmp_path):
     (tmp_path / "iris.csv").write_text("a,b\n")
     refuse(lambda: load(tmp_path / "irs.csv"), "irs.csv: does not exist", "try 'iris.csv'")
     refuse(lambda: load(str(tmp_path / "no" / "where")), "does not exist")
+    refuse(lambda: load_inputs(tmp_path / "Iris.csv.gz"), "does not exist", "try 'iris.csv'")
+    with pytest.raises(DataError, match=r"exist$"):  # that both end in .csv is no likeness
+        load(tmp_path / "irn.csv")
     with pytest.raises(DataError) as caught:
         load(tmp_path / "quite_different")
     assert "try" not in str(caught.value)
@@ -843,6 +846,34 @@ def test_csv_whose_columns_and_classes_are_known(tmp_path):
     refuse(lambda: load(odd, "t", first.columns), "the target is numbers", "'few' in line 3")
     short = csv_file(tmp_path, "a,t\n1,8\n", "short.csv")
     refuse(lambda: load(short, "t", first.columns, first.classes), "no column is called 'c'")
+
+
+def test_columns_left_out_are_never_looked_at(tmp_path):
+    """Neither where they are dropped nor in a later file, whatever they hold there."""
+    rows = ["id,odd,a,t", *(f"{1000 + 2 * i},inf,{i % 5},{i / 2}" for i in range(9))]
+    whole = csv_file(tmp_path, "\n".join(rows))
+    refuse(lambda: load(whole), "'odd'")
+    data = load(whole, drop=["odd"])
+    assert data.features == ("id", "a")
+    (note,) = data.notes
+    assert note.startswith("id: ")
+    assert note.endswith("looks like a row number; --drop id leaves it out")
+    data = load(whole, drop=["id", "odd"])
+    assert (data.features, data.notes) == (("a",), ())
+    for text in ("a,t\n3,1.5\n", "odd,id,a,t\ninf,x,3,1.5\n"):
+        later = csv_file(tmp_path, text, "later.csv")
+        assert read_csv(later, data.columns).tolist() == [[3]]
+        assert load(later, "t", data.columns).x.tolist() == [[3]]
+    refuse(lambda: load(whole, drop=["ID", "ood"]), "'ID', 'ood'", "try 'odd'")
+    refuse(lambda: load(whole, drop=["t"]), "the target, 't'")
+    refuse(lambda: load(whole, "a", drop=["t", "id", "odd"]), "nothing to learn from")
+
+
+def test_all_missing_columns_are_named(tmp_path):
+    many = [Column(f"c{i:02}", fill=0.0) for i in range(14)]
+    path = csv_file(tmp_path, "c00,c99\n1,2\n")
+    refuse(lambda: read_csv(path, many[:4]), "is called 'c01', 'c02', 'c03'; got ['c00', 'c99']")
+    refuse(lambda: read_csv(path, many), "'c10' and 3 others")
 
 
 def test_csv_columns_called_by_number(tmp_path):

@@ -15,7 +15,7 @@ from gpugrad.cli import checkpoint, prepare
 from gpugrad.cli.checkpoint import Checkpoint
 from gpugrad.cli.loop import Loop
 from gpugrad.cli.options import UsageError
-from gpugrad.cli.settings import Settings
+from gpugrad.cli.settings import Settings, shown
 from gpugrad.data import Dataset, Scaler, batch_count
 from gpugrad.errors import CheckpointError, message
 from gpugrad.optim import GradScaler
@@ -53,13 +53,16 @@ class Plan(NamedTuple):
     @classmethod
     def of(cls, given: Mapping[str, Any], source: Path | None, saved: Checkpoint | None) -> "Plan":
         """A new run's, or that of ``saved``, read from ``source``, with what may change changed."""
-        wanted = {"data": None, "target": None, "device": "auto", **given}
+        wanted = {"data": None, "target": None, "drop": (), "device": "auto", **given}
         if saved is not None:
             wanted = vars(saved.settings.resumed(given, source))
-        elif "target" in given and "data" not in given:
-            raise UsageError(message("train", "--target belongs to --data", given["target"]))
+        elif wanted["data"] is None:
+            for name in ("target", "drop"):
+                if wanted[name]:
+                    rule = f"--{name} belongs to --data"
+                    raise UsageError(message("train", rule, shown(wanted[name])))
         device = _device(wanted["device"])
-        dataset = prepare.load(wanted["data"], wanted["target"])
+        dataset = prepare.load(wanted["data"], wanted["target"], wanted["drop"])
         data = prepare.describe(dataset)
         if saved is None:
             settings = Settings.fresh(given, dataset)

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     settings = model.settings
     target = settings.target if args.target is None else args.target
     if args.data is None:
-        whole = prepare.load(settings.data, target)
+        whole = prepare.load(settings.data, target, settings.drop)
         _, rows = whole.split(settings.test_fraction, settings.seed)
         what = f"the test part of {whole.name}"
     else:

@@ -72,11 +72,18 @@ nonnegative = _real("a number of at least 0", lambda x: x >= 0)
 below_one = _real("a number of at least 0 and below 1", lambda x: 0 <= x < 1)
 fraction = _real("a number between 0 and 1", lambda x: 0 < x < 1)
 widths = Kind(
-    "widths, each an integer of at least 1",
+    "widths of at least 1, such as 128,64",
     lambda text: tuple(map(int, text.split(","))),
     _widths,
     (list,),
     "[128, 64]",
+)
+names = Kind(
+    "names, such as id,date",
+    lambda text: tuple(name.strip() for name in text.split(",")),
+    lambda value: all(type(name) is str and name for name in value),
+    (list,),
+    '["id", "date"]',
 )
 words = Kind("text", str, lambda x: True, (str,), '"…"')
 switch = Kind("true or false", bool, lambda x: True, (bool,), "true")

@@ -5,6 +5,7 @@ May import gpugrad.data and errors.
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,8 +21,8 @@ def name_of(path: str | None) -> str:
     return os.path.basename(os.path.abspath(path)).partition(".")[0] or "data"
 
 
-def load(path: str | None, target: str | None) -> Dataset:
-    return data.digits() if path is None else data.load(path, target)
+def load(path: str | None, target: str | None, drop: Sequence[str]) -> Dataset:
+    return data.digits() if path is None else data.load(path, target, drop=drop)
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from gpugrad.cli.options import (
     fraction,
     from_zero,
     key,
+    names,
     nonnegative,
     one_of,
     option,
@@ -42,6 +43,7 @@ SCHEDULES = ("constant", "step", "cosine", "onecycle", "plateau")
 CHANGEABLE = {"data", "epochs", "lr", "patience", "device", "compile"}
 # What a checkpoint means that was written before there were these options.
 _EARLIER = {
+    "drop": (),
     "compile": False,
     "norm": "none",
     "schedule": "constant",
@@ -69,6 +71,9 @@ class Settings:
     )
     target: str | None = option(
         "data", words, "CSV column or npz key to predict", "NAME", default=None, shown="last, y"
+    )
+    drop: tuple[str, ...] = option(
+        "data", names, "columns of the table to leave out", "NAME,NAME", default=(), shown="none"
     )
     test_fraction: float = option(
         "data",
@@ -214,7 +219,8 @@ class Settings:
         values = {**_EARLIER, **values}
         if values.keys() != {field.name for field in fields(cls)}:
             raise ValueError(f"the settings are {sorted(values)}")
-        return cls(**{**values, "hidden": tuple(map(int, values["hidden"]))})
+        lists = {"hidden": tuple(map(int, values["hidden"])), "drop": tuple(values["drop"])}
+        return cls(**{**values, **lists})
 
     def resumed(self, given: Mapping[str, Any], path: object) -> "Settings":
         """These settings with the changes a resumed run may make; UsageError for any other."""
@@ -223,9 +229,9 @@ class Settings:
             own = getattr(self, name)
             if name not in free and value != own:
                 option = f"--{key(name)}"
-                rule = f"{path} was trained with {option} {_shown(own)}, and a resumed run keeps it"
+                rule = f"{path} was trained with {option} {shown(own)}, and a resumed run keeps it"
                 hint = f"leaving {option} out, or starting anew without --resume"
-                raise UsageError(message("train", rule, _shown(value), hint))
+                raise UsageError(message("train", rule, shown(value), hint))
         return replace(self, **{name: given[name] for name in given.keys() & free})
 
     def optimiser(self, model: nn.Module) -> optim.Optimizer:
@@ -264,5 +270,5 @@ def _refuse(name: str, useless: bool, given: Mapping[str, Any], beside: str, bel
         raise UsageError(message("train", rule, given[name], belongs))
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gpugrad.data.columns import Column
 from gpugrad.data.dataset import Dataset, Scaler, batch_count, batches
-from gpugrad.data.files import Array, error, nearest, reading
+from gpugrad.data.files import Array, error, missing, reading
 from gpugrad.data.idx import load_folder
 from gpugrad.data.loader import prefetch
 from gpugrad.data.npy import holds_npy, load_npy, load_npy_inputs
@@ -59,6 +59,7 @@ def load(
     target: str | None = None,
     columns: Sequence[Column] = (),
     classes: Sequence[str] = (),
+    drop: Sequence[str] = (),
 ) -> Dataset:
     """Read a dataset from files: IDX, ``.npy``, ``.npz``, ``.csv``, ``.csv.gz``, ``.parquet``.
 
@@ -72,7 +73,8 @@ def load(
 
     Of a table's other columns, numbers are taken as they are, a missing one as the median with a
     second column that says where; text of at most 50 kinds becomes a 0/1 for each; other text is
-    left out. ``notes`` of the result tell what was done, ``columns`` keeps it for other files.
+    left out, and so is each column named in ``drop``. ``notes`` of the result tell what was done,
+    ``columns`` keeps it for other files.
 
     Images are flattened. uint8 inputs of IDX, npy and npz are pixels, divided by 255 unless none
     exceeds 1. Labels there: integers, bools and text are classes, floats regression. A table's is
@@ -95,7 +97,7 @@ def load(
     """
     path = Path(path)
     with reading(path):
-        return _load(path, target, Known(columns, tuple(classes)) if columns else None)
+        return _load(path, target, Known(columns, tuple(classes)) if columns else None, drop)
 
 
 def load_inputs(path: str | os.PathLike[str], columns: Sequence[Column] = ()) -> Array | Rows:
@@ -115,6 +117,8 @@ def load_inputs(path: str | os.PathLike[str], columns: Sequence[Column] = ()) ->
     with reading(path):
         if path.is_dir() and holds_npy(path):
             return load_npy_inputs(path)
+        if not path.exists():
+            raise missing(path)
         kinds = ".npz, .npy, .csv, .csv.gz or .parquet"
         if not path.is_file():
             raise error(path, "is no file", hint=kinds)
@@ -131,12 +135,17 @@ def load_inputs(path: str | os.PathLike[str], columns: Sequence[Column] = ()) ->
         raise error(path, f"{kinds} is taken", path.name)
 
 
-def _load(path: Path, target: str | None, known: Known | None) -> Dataset:
+def _load(path: Path, target: str | None, known: Known | None, drop: Sequence[str]) -> Dataset:
     name = path.name.lower()
     if not path.exists():
-        folder = path.parent
-        names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-        raise error(path, "does not exist", hint=nearest(path.name, names))
+        raise missing(path)
+    if path.is_file() and name.endswith((".csv", ".csv.gz")):
+        return load_csv(path, target, known, drop)
+    if path.is_file() and name.endswith(".parquet"):
+        return load_parquet(path, target, known, drop)
+    if drop:
+        rule = "only the columns of a table, .csv or .parquet, have names to leave out"
+        raise error(path, rule, ", ".join(drop))
     if (path.is_dir() and holds_npy(path)) or (path.is_file() and name.endswith(".npy")):
         return load_npy(path, target)
     if path.is_dir():
@@ -145,10 +154,6 @@ def _load(path: Path, target: str | None, known: Known | None) -> Dataset:
         return load_folder(path)
     if path.is_file() and name.endswith(".npz"):
         return load_npz(path, target)
-    if path.is_file() and name.endswith((".csv", ".csv.gz")):
-        return load_csv(path, target, known)
-    if path.is_file() and name.endswith(".parquet"):
-        return load_parquet(path, target, known)
     hint = "its folder" if "idx" in name else ""
     kinds = "a folder of IDX or .npy files, .npz, .npy, .csv, .csv.gz or .parquet"
     raise error(path, f"{kinds} is taken", path.name, hint)

@@ -63,6 +63,9 @@ class Cells:
                 note += f"{fill:g}, and a column says where"
             elif (values == values[0]).all():
                 note = f"{self.name}: {values[0]:g} in every row, so nothing is learnt from it"
+            elif _counted(values):
+                note = f"{self.name}: a whole number that grows from row to row looks like a row "
+                note += f"number; --drop {self.name} leaves it out"
             return Column(self.name, fill, bool(gone)), note
         if 2 * len(self.words) < present:
             row = min(self.words)
@@ -106,3 +109,9 @@ class Cells:
         values = np.where(self.missing, column.fill, self.numbers)
         parts = [values, self.missing] if column.flagged else [values]
         return np.stack(parts, axis=1)
+
+
+def _counted(values: Array) -> bool:
+    """Whether these are whole numbers, each above the one before; three may be so by chance."""
+    whole = len(values) > 3 and (values == np.floor(values)).all()
+    return bool(whole and (np.diff(values) > 0).all())

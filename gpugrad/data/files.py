@@ -5,7 +5,7 @@ May import numpy, gpugrad.errors and gpugrad.data.dataset.
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
@@ -26,10 +26,26 @@ def error(path: Path, rule: str, got: object = None, hint: str = "") -> DataErro
     return DataError(message("data.load", f"{path}: {rule}", got, hint))
 
 
-def nearest(name: str, names: list[str]) -> str:
+def nearest(name: str, names: Sequence[str]) -> str:
     """The name that was probably meant, as a hint; else nothing."""
     found = get_close_matches(name, names, n=1)
     return repr(found[0]) if found else ""
+
+
+def missing(path: Path) -> DataError:
+    """That there is no such file, and which one was probably meant.
+
+    Compared without the endings: all that is alike of two tables may be ``.csv``.
+    """
+    folder = path.parent
+    names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    short = path.name.partition(".")[0].lower()
+    near = [
+        name
+        for name in names
+        if get_close_matches(short, [name.partition(".")[0].lower()], cutoff=0.7)
+    ]
+    return error(path, "does not exist", hint=nearest(path.name, near))
 
 
 @contextmanager

@@ -14,11 +14,21 @@ from gpugrad.data.cells import Cells
 from gpugrad.data.columns import Column
 from gpugrad.data.dataset import Dataset
 from gpugrad.data.files import Array, error
-from gpugrad.data.table import Known, dataset_of, encoded, target_index, unique_names, used_columns
+from gpugrad.data.table import (
+    Known,
+    dataset_of,
+    encoded,
+    kept_names,
+    target_index,
+    unique_names,
+    used_columns,
+)
 from gpugrad.errors import MissingDependency, message
 
 
-def load_parquet(path: Path, target: str | None, known: Known | None = None) -> Dataset:
+def load_parquet(
+    path: Path, target: str | None, known: Known | None = None, drop: Sequence[str] = ()
+) -> Dataset:
     """The Dataset in a Parquet file whose column ``target``, or the last, is to be predicted.
 
     As `load_csv`, but a column's type says what it is: text is text, though it looks like numbers.
@@ -27,10 +37,11 @@ def load_parquet(path: Path, target: str | None, known: Known | None = None) -> 
         if len(header) < 2:
             raise error(path, "a feature and a target column are needed", f"columns {header}")
         column = target_index(path, header, target)
-        table = file.read()
-        pairs = list(zip(header, table.columns, strict=True))
-        name, answers = pairs.pop(column)
-        found = [_cells(arrow, path, *pair) for pair in pairs]
+        name = header[column]
+        kept = kept_names(path, header[:column] + header[column + 1 :], name, known, drop)
+        pairs = list(zip(header, file.read().columns, strict=True))
+        _, answers = pairs.pop(column)
+        found = [_cells(arrow, path, *pair) for pair in pairs if pair[0] in kept]
         answers = _texts(_plain(arrow, path, name, answers))
     return dataset_of(path, found, name, answers, known)
 

@@ -8,7 +8,7 @@ import io
 import math
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -24,6 +24,7 @@ from gpugrad.data.files import Array, error, nearest, opened
 # An integer target with more distinct values than this is a quantity, not a class.
 MOST_INTEGER_CLASSES = 20
 
+_SHOWN = 10  # of the columns that are missing
 _LONGEST_LINE = 1 << 26  # characters; what is longer is no CSV and would fill the memory
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
@@ -35,14 +36,17 @@ class Known(NamedTuple):
     classes: tuple[str, ...]
 
 
-def load_csv(path: Path, target: str | None, known: Known | None = None) -> Dataset:
+def load_csv(
+    path: Path, target: str | None, known: Known | None = None, drop: Sequence[str] = ()
+) -> Dataset:
     """The Dataset in one CSV file whose column ``target``, or the last, is to be predicted.
 
-    Of the other columns `Cells.understood` says what they become. The target is read as
-    follows. Mostly text: classes, in sorted order. Integers with at most 20 distinct values:
-    classes, in numeric order. Other numbers: regression; so writing an integer target as ``3.0``
-    makes it regression, writing it as text makes it classes. Mostly numbers with some text among
-    them is an error, there and in other columns. What is ``known`` is not asked again.
+    Of the other columns, without those to ``drop``, `Cells.understood` says what they become. The
+    target is read as follows. Mostly text: classes, in sorted order. Integers with at most 20
+    distinct values: classes, in numeric order. Other numbers: regression; so writing an integer
+    target as ``3.0`` makes it regression, writing it as text makes it classes. Mostly numbers with
+    some text among them is an error, there and in other columns. What is ``known`` is not asked
+    again, and of its columns alone the cells are looked at.
     """
     with _opened(path) as text:
         rows = _rows(path, text)
@@ -50,7 +54,8 @@ def load_csv(path: Path, target: str | None, known: Known | None = None) -> Data
         if not header:
             raise error(path, "the file is empty", hint="a header line and rows under it")
         names, column = _columns(path, line, header, target)
-        cells, answers = _cells(path, rows, names, len(header), column)
+        kept = kept_names(path, names, header[column], known, drop)
+        cells, answers = _cells(path, rows, names, len(header), column, kept)
     return dataset_of(path, cells, header[column], answers, known)
 
 
@@ -60,7 +65,7 @@ def dataset_of(
     """The Dataset of a table's columns, and of the texts in its column ``target``."""
     name = path.name.partition(".")[0]
     if known is not None:
-        used = used_columns(path, [each.name for each in cells], known.columns)
+        used = [column for column in known.columns if column.features]
         y = _known_answers(path, cells[0].place, target, answers, known.classes)
         features = tuple(feature for column in used for feature in column.features)
         x = encoded(cells, used)
@@ -69,7 +74,8 @@ def dataset_of(
     columns = tuple(column for column, _ in understood)
     features = tuple(feature for column in columns for feature in column.features)
     if not features:
-        raise error(path, "there is nothing to learn from", "; ".join(n for _, n in understood))
+        got = "; ".join(note for _, note in understood) or "no column beside the target"
+        raise error(path, "there is nothing to learn from", got)
     y, classes = _answers(path, cells[0].place, target, answers)
     return Dataset(
         np.concatenate([c.encoded(column) for c, column in zip(cells, columns, strict=True)], 1),
@@ -92,18 +98,37 @@ def read_csv(path: Path, columns: Sequence[Column]) -> Array:
             raise error(path, "the file is empty", hint="a header line and rows under it")
         _names(path, line, header)
         used = used_columns(path, header, columns)
-        cells, _ = _cells(path, rows, tuple(header), len(header), None)
+        kept = {column.name for column in used}
+        cells, _ = _cells(path, rows, tuple(header), len(header), None, kept)
     return encoded(cells, used)
 
 
-def used_columns(path: Path, header: list[str], columns: Sequence[Column]) -> list[Column]:
+def used_columns(path: Path, header: Sequence[str], columns: Sequence[Column]) -> list[Column]:
     """Those of ``columns`` that become features; raises unless all are in ``header``."""
     used = [column for column in columns if column.features]
-    for column in used:
-        if column.name not in header:
-            hint = nearest(column.name, header)
-            raise error(path, f"no column is called {column.name!r}", header, hint)
+    _all_known(path, [column.name for column in used], header)
     return used
+
+
+def kept_names(
+    path: Path, names: Sequence[str], target: str, known: Known | None, drop: Sequence[str]
+) -> set[str]:
+    """Those of the columns beside ``target`` that are looked at; raises for what is not there."""
+    if known is not None:
+        return {column.name for column in used_columns(path, names, known.columns)}
+    if target in drop:
+        raise error(path, f"the target, {target!r}, cannot be left out", hint="another target")
+    _all_known(path, drop, names)
+    return set(names) - set(drop)
+
+
+def _all_known(path: Path, wanted: Sequence[str], header: Sequence[str]) -> None:
+    if missing := [name for name in wanted if name not in header]:
+        shown = ", ".join(map(repr, missing[:_SHOWN]))
+        more = f" and {len(missing) - _SHOWN} others" if len(missing) > _SHOWN else ""
+        rule = f"no column is called {shown}{more}"
+        near = [hint for name in missing[:_SHOWN] if (hint := nearest(name, header))]
+        raise error(path, rule, list(header), ", ".join(dict.fromkeys(near)))
 
 
 def encoded(cells: list[Cells], columns: Sequence[Column]) -> Array:
@@ -127,8 +152,9 @@ def _cells(
     names: Sequence[str],
     width: int,
     column: int | None,
+    kept: Container[str],
 ) -> tuple[list[Cells], list[str]]:
-    """The cells of each column but ``column``, and those of that one."""
+    """The cells of the columns that are ``kept``, and those of ``column``."""
     values = array("d")
     words: list[dict[int, str]] = [{} for _ in names]
     answers: list[str] = []
@@ -159,7 +185,11 @@ def _cells(
     def place(row: int) -> str:
         return f"line {lines[row]}"
 
-    found = [Cells(path, name, table[:, k].copy(), words[k], place) for k, name in enumerate(names)]
+    found = [
+        Cells(path, name, table[:, k].copy(), words[k], place)
+        for k, name in enumerate(names)
+        if name in kept
+    ]
     return found, answers
 
 
