@@ -593,6 +593,29 @@ def kernel_calls(device, monkeypatch):
     return calls
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu"])
+def test_a_layer_goes_back_in_one_call(device, activation, monkeypatch):
+    """On a GPU always; on a CPU where the native core is."""
+    kernels = backend.get(device)
+    run, results = kernels.linear_bwd, []
+    monkeypatch.setattr(
+        kernels, "linear_bwd", lambda *given: (results.append(run(*given)), results[-1])[1]
+    )
+    random = np.random.default_rng(0)
+    values = [random.standard_normal(shape).astype("f4") for shape in ((6, 5), (4, 5), (4,))]
+    x, w, b = (gg.asarray(v, copy=True, requires_grad=True) for v in values)
+    c = random.standard_normal((6, 4)).astype("f4")
+    z = gg.nn.linear(x, w, b)
+    (getattr(gg.nn, activation)(z) * gg.asarray(c)).sum().backward()
+    z = values[0] @ values[1].T + values[2]
+    y = 1 / (1 + np.exp(-z))
+    slope = {"sigmoid": y * (1 - y), "tanh": 1 - np.tanh(z) ** 2, "relu": z > 0}[activation]
+    wanted = c * slope @ values[1], (c * slope).T @ values[0], (c * slope).sum(0)
+    for p, want in zip((x, w, b), wanted, strict=True):
+        np.testing.assert_allclose(p.grad.to("cpu").numpy(), want, 1e-5, 1e-5)
+    assert device == "cpu" or [r is not None for r in results] == [True]
+
+
 def layer(x, w, b):
     return gg.sigmoid(x @ w + b)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from gpugrad.backend import cublas, graph, launch
 from gpugrad.backend.kernels import gemm, philox, scalars
-from gpugrad.backend.kernels.sigmoid import sigmoid_bwd
+from gpugrad.backend.kernels.activation import CODES, activation_bwd
 from gpugrad.backend.numpy import out_of_range
 from gpugrad.config import flags
 from gpugrad.errors import DeviceError, DeviceMemoryError, message
@@ -227,12 +227,19 @@ class CupyBackend:
     # Kernels
 
     def sigmoid_bwd(self, dy: Array, y: Array) -> tuple[Array, Array]:
-        return sigmoid_bwd(self, dy, y)
+        return activation_bwd(self, "sigmoid", dy, y)
 
     def linear_bwd(
         self, activation: str, g: Array, y: Array | None, x: Array | None, w: Array | None
-    ) -> None:
-        """Products are cuBLAS's: nothing to do in one call."""
+    ) -> tuple[Array, Array | None, Array | None, Array] | None:
+        """One pass for dz and db, and the products; without an activation the ops do as well."""
+        if y is None or g.ndim != 2 or g.dtype not in CODES or not g.size:
+            return None
+        if any(a is not None and a.dtype != g.dtype for a in (y, x, w)):
+            return None
+        dz, db = activation_bwd(self, activation, g, y)
+        dx, dw = None if w is None else dz @ w, None if x is None else dz.T @ x
+        return dz, dx, dw, db
 
     def uniform(self, words: np.ndarray[Any, Any], shape: Any, dtype: Any) -> Array:
         """Uniforms of the stream that ``words``, of `Generator.take`, says where to find."""

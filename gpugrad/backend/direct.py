@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad.backend import native
+from gpugrad.backend.twin import SLOPES
 
 Array = np.ndarray[Any, Any]
 Operand = tuple[int, int, int, int, str, int]
@@ -22,13 +23,6 @@ Instruction = tuple[Any, ...]
 # From here on the work is shared among the cores: below, waking them costs more than it brings.
 _SPLIT_VALUES = 16_384  # of a pass over memory
 _SPLIT_FLOP = 4_000_000  # of products
-
-# dy/dz by y, as code over g (value 0), y (1) and the constants after them.
-_SLOPES: dict[str, tuple[tuple[float, ...], tuple[tuple[str, int, int, int], ...]]] = {
-    "sigmoid": ((1.0,), (("sub", 2, 1, -1), ("mul", 3, 1, -1), ("mul", 4, 0, -1))),
-    "tanh": ((1.0,), (("mul", 1, 1, -1), ("sub", 2, 3, -1), ("mul", 4, 0, -1))),
-    "relu": ((0.0,), (("gt", 1, 2, -1), ("mul", 3, 0, -1))),
-}
 
 
 class _Programs(threading.local):
@@ -182,7 +176,7 @@ def _linear_bwd(
     instructions = []
     dz = g
     if activation:
-        constants, lines = _SLOPES[activation]
+        constants, lines = SLOPES[activation]
         dz, y = _matrix(base["dz"], n, code), _matrix(1, n, code)
         instructions.append(_chain(code, m, n, (g, y), lines, dz, constants, db))
     else:

@@ -93,6 +93,13 @@ NUMPY: dict[str, Callable[..., Any]] = {
     "where": _where,
 }
 
+# dy/dz by y, as code over g (value 0), y (1) and the constants after them.
+SLOPES: dict[str, tuple[tuple[float, ...], tuple[tuple[str, int, int, int], ...]]] = {
+    "sigmoid": ((1.0,), (("sub", 2, 1, -1), ("mul", 3, 1, -1), ("mul", 4, 0, -1))),
+    "tanh": ((1.0,), (("mul", 1, 1, -1), ("sub", 2, 3, -1), ("mul", 4, 0, -1))),
+    "relu": ((0.0,), (("gt", 1, 2, -1), ("mul", 3, 0, -1))),
+}
+
 DTYPES = {"b1": np.dtype(bool)}
 
 

@@ -1,4 +1,4 @@
-"""The eager sigmoid backward on CUDA, by the emulator. No GPU is involved."""
+"""The eager backward of activations on CUDA, by the emulator. No GPU is involved."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,13 +9,17 @@ from cuda_on_cpu.launcher import ORDERS, Emulator, why_unavailable
 
 from gpugrad.backend import launch
 from gpugrad.backend import numpy as twin
-from gpugrad.backend.kernels.sigmoid import sigmoid_bwd
+from gpugrad.backend.kernels.activation import activation_bwd
 from gpugrad.errors import DtypeError, GpugradError, ShapeError
 
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=f"{why_unavailable()}")
 
 DTYPES = ("float16", "float32", "float64")
 SHAPES = [(5, 3), (64, 36), (300, 100)]
+
+
+def sigmoid_bwd(loader: launch.Loader, dy: np.ndarray, y: np.ndarray) -> tuple:
+    return activation_bwd(loader, "sigmoid", dy, y)
 
 
 def sigmoid_case(m: int, n: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
@@ -140,3 +144,18 @@ def test_sigmoid_bwd_refuses(
 ) -> None:
     with pytest.raises(error, match=r"^\[sigmoid_bwd\] .*; got dy .*, y "):
         sigmoid_bwd(Emulator(built), dy, y)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tanh_and_relu_bwd(built: Path, dtype: str) -> None:
+    """What the ops' own rules say, 0 at 0 of relu."""
+    rng = np.random.default_rng(0)
+    dy, z = rng.standard_normal((2, 64, 36)).astype(dtype)
+    z[0, :5] = 0
+    t = np.tanh(z)
+    wanted = {"tanh": (t, dy * (1 - np.square(t, dtype="f8"))), "relu": (z, dy * (z > 0))}
+    eps = float(np.finfo(dtype).eps)
+    for activation, (y, want) in wanted.items():
+        dz, db = activation_bwd(Emulator(built), activation, dy, y)
+        np.testing.assert_allclose(dz, want, rtol=0, atol=8 * eps)
+        np.testing.assert_allclose(db, want.sum(0), rtol=0, atol=64 * eps)
