@@ -23,6 +23,7 @@ A segment is ``(mode, instructions, batch_rows, chunk_rows, zeroed)``, mode "ser
 from typing import Any
 
 OPCODES: tuple[str, ...]
+FORMAT: int
 
 class Program:
     def __new__(

@@ -899,6 +899,18 @@ def test_importing_gpugrad_leaves_the_core_alone() -> None:
     assert done.stdout == "False\n"
 
 
+def test_a_core_of_another_version_is_left_alone() -> None:
+    code = "import gpugrad._native as n; n.FORMAT -= 1\nimport gpugrad as gg\n"
+    code += "from gpugrad.backend import native; print(native.why_not())\n"
+    code += "print(gg.compile(gg.exp)(gg.zeros(2)).tolist(), gg.sigmoid(gg.zeros(2)).tolist())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    why, values = done.stdout.splitlines()
+    assert why == "the native core is of another version: install again"
+    assert values == "[1.0, 1.0] [0.5, 0.5]"
+
+
 # Ops outside a compiled step
 
 

@@ -14,13 +14,17 @@ import numpy as np
 
 from gpugrad.config import flags
 
+_FORMAT = 1  # of what is handed over; kernels/cpu/module.c has the same
+
 try:
     from gpugrad import _native
-    from gpugrad._native import Program, Replay, set_array
+    from gpugrad._native import Program, Replay
 except ImportError as error:
     _absent = f"the native core is not there: {error}"
 else:
-    _absent = ""
+    # An editable install keeps the core it was built with when the sources move on.
+    _built = getattr(_native, "FORMAT", 0)
+    _absent = "" if _built == _FORMAT else "the native core is of another version: install again"
 
 __all__ = ["Program", "Replay", "available", "describe", "threads", "why_not"]
 
@@ -95,7 +99,7 @@ def threads() -> int:
 def _blas() -> _Blas | None:
     """Finds a BLAS and hands it to the core; the one NumPy is linked to comes first."""
     sample = np.empty((3, 5), np.float32)
-    set_array(sample, sample.ctypes.data)
+    _native.set_array(sample, sample.ctypes.data)
     for name in _LINKED:
         try:
             library = _library(importlib.import_module(name).__file__)

@@ -11,6 +11,9 @@
 #include "program.h"
 #include "replay.h"
 
+// Goes up with every change of what Python hands over here; native.py expects the same.
+enum { FORMAT = 1 };
+
 static const char *const dtype_names[DTYPES] = {"f4", "f8", "b1", "i1", "i2", "i4",
                                                 "i8", "u1", "u2", "u4", "u8"};
 
@@ -720,7 +723,8 @@ static int native_exec(PyObject *module) {
         if (name) PyTuple_SET_ITEM(opcodes, i, name);
     }
     int failed = !type || !opcodes || PyModule_AddObjectRef(module, "Program", type) ||
-                 PyModule_AddObjectRef(module, "OPCODES", opcodes) || replay_add(module);
+                 PyModule_AddObjectRef(module, "OPCODES", opcodes) ||
+                 PyModule_AddIntConstant(module, "FORMAT", FORMAT) || replay_add(module);
     Py_XDECREF(type);
     Py_XDECREF(opcodes);
     return failed ? -1 : 0;
