@@ -13,7 +13,6 @@ from cases import CASES, Case
 
 import gpugrad as gg
 from gpugrad.backend import native
-from gpugrad.compiler import plan
 from gpugrad.compiler.trace import Trace
 from gpugrad.namespace import creation
 
@@ -372,7 +371,8 @@ def random_program(draw: Any, by_rows: bool) -> Callable[..., Any]:
 @pytest.mark.parametrize("seed", range(90))
 def test_random_steps(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every way to cut the work over threads; state and results as uncompiled."""
-    monkeypatch.setattr(plan, "_SERIAL_FLOP", 0)
+    for module in ("plan", "rows"):
+        monkeypatch.setattr(f"gpugrad.compiler.{module}.SERIAL_FLOP", 0)
     draw = np.random.default_rng(seed)
     rows, n = int(draw.choice([2, 5, 64, 130])), int(draw.choice([1, 3, 8, 17]))
     f = random_program(draw, by_rows=seed % 3 > 0)

@@ -1,9 +1,9 @@
 """`compile`: a step recorded once, planned as one program, and replayed.
 
-`trace` writes down what a step does, `program` simplifies it, `lower` and `expr` turn it into few
-passes over memory (`nodes`), `plan` orders them and lays out memory, `emit` writes them as
-instructions, `recording` replays; `guards` knows what must not have changed. May import everything
-below nn.
+`trace` writes down what a step does, `program` simplifies it, `lower`, `loss` and `expr` turn it
+into few passes (`nodes`) over memory (`views`), `plan` orders them and lays out memory, `rows` cuts
+the batch over threads, `emit` writes instructions, `recording` replays; `guards` knows what must
+not have changed. May import everything below nn.
 """
 
 import threading

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gpugrad.compiler.expr import lines
-from gpugrad.compiler.lower import aligned, in_rows
 from gpugrad.compiler.nodes import (
     ArgMax,
     Chain,
@@ -21,8 +20,8 @@ from gpugrad.compiler.nodes import (
     Node,
     Reduction,
     Softmax,
-    View,
 )
+from gpugrad.compiler.views import View, aligned, in_rows
 
 CHUNKED, PRIVATE = 1, 2
 READ_ONCE = 4  # for the CUDA executor alone

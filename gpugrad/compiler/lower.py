@@ -7,35 +7,39 @@ transposes and broadcasts are `View`s and cost nothing. Imports program, expr an
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from gpugrad.compiler.expr import Expr, Unsupported, lines, substituted, symbolic
+from gpugrad.compiler.loss import HALF, losses, single
 from gpugrad.compiler.nodes import (
     STATE_WORDS,
     ArgMax,
-    Buffer,
     Call,
     Chain,
     Concat,
     Copy,
-    CrossEntropy,
     Draw,
     Gather,
     Gemm,
     Node,
     Reduction,
-    Shape,
     Softmax,
-    View,
-    contiguous,
-    whole,
 )
 from gpugrad.compiler.program import LAYOUT, Program, uniform
 from gpugrad.compiler.trace import Eqn, Traced
+from gpugrad.compiler.views import (
+    Buffer,
+    Shape,
+    View,
+    aligned,
+    contiguous,
+    in_rows,
+    reshaped,
+    whole,
+)
 
 _CHEAP = frozenset(
     [
@@ -61,7 +65,6 @@ _CHEAP = frozenset(
 _LONGEST = 200  # expressions of a chain: more would not stay in a core's L1
 _COPY = SimpleNamespace(name="copy", forward=lambda xp, x: xp.ascontiguousarray(x))
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-_HALF = np.dtype(np.float16)
 
 
 class Lowering:
@@ -81,7 +84,7 @@ class Lowering:
         self._on_device = program.devices[:1] not in ([], ["cpu"])
         # What chains and products take. Half precision is computed with in float32 and rounded
         # where it is stored, so what comes after reads it from there.
-        self._floats = (*_FLOATS, _HALF) if self._on_device else _FLOATS
+        self._floats = (*_FLOATS, HALF) if self._on_device else _FLOATS
         self._materialised: dict[tuple[View, Shape], View] = {}
         for i, var in enumerate(program.arguments):
             self._given("arg", var, i)
@@ -94,7 +97,7 @@ class Lowering:
             value = uniform(array)
             if value is not None and array.dtype.kind in "fb":
                 self.uniform[var] = float(value)
-        self._losses = _losses(program, self._floats)
+        self._losses = losses(program, self._floats)
         self._place = 0
         for self._place, eqn in enumerate(program.eqns):
             self._lower(eqn)
@@ -199,7 +202,7 @@ class Lowering:
             ]
             self.view[y] = View(view.buffer, y.shape, (0,) * lead + tuple(kept), view.offset)
         else:
-            kept_strides = _reshaped(view, y.shape)
+            kept_strides = reshaped(view, y.shape)
             if kept_strides is None:
                 view, kept_strides = self.dense(view), contiguous(y.shape)
             self.view[y] = View(view.buffer, y.shape, kept_strides, view.offset)
@@ -319,7 +322,7 @@ class Lowering:
         n = y.shape[-1]
         shape = (math.prod(y.shape) // n, n)
         source = self.dense(self.at(self.single(x)))
-        result = _single(y)
+        result = single(y)
         out = self.new(result)
         log = eqn.op.name == "log_softmax"
         self.add(
@@ -329,7 +332,7 @@ class Lowering:
 
     def single(self, x: Traced) -> Traced:
         """``x``, or what is half precision cast to float32."""
-        wide = _single(x)
+        wide = single(x)
         self.cast(x, wide)
         return wide
 
@@ -479,7 +482,7 @@ class Lowering:
     def _offers(self, node: Chain, inputs: Sequence[Any]) -> bool:
         """Whether all that ``inputs`` take from ``node`` is there element by element."""
         views = [x for x in inputs if isinstance(x, View) and self.maker.get(x.buffer) is node]
-        return all(node.stores.get(x.buffer) == x and x.buffer.dtype != _HALF for x in views)
+        return all(node.stores.get(x.buffer) == x and x.buffer.dtype != HALF for x in views)
 
     def _leads(self, node: Node, others: Sequence[Node]) -> bool:
         """Whether one of ``others`` needs what ``node`` writes, however far down."""
@@ -588,7 +591,7 @@ class Lowering:
         for chain in [node for node in self.nodes if isinstance(node, Chain)]:
             for buffer in list(chain.stores)[::-1]:
                 readers = readers_of.get(buffer, [])
-                if buffer in seen or len(readers) != 1 or buffer.dtype == _HALF:
+                if buffer in seen or len(readers) != 1 or buffer.dtype == HALF:
                     continue
                 (reader,) = readers
                 view = chain.stores[buffer]
@@ -612,7 +615,7 @@ class Lowering:
         kept = {
             id(chain.values[b]): view
             for b, view in chain.stores.items()
-            if b is not buffer and readers_of.get(b) and b.dtype != _HALF
+            if b is not buffer and readers_of.get(b) and b.dtype != HALF
         }
         there = {v.buffer for v in reader.reads}
         given: dict[int, Expr] = {}
@@ -682,53 +685,9 @@ def _is_live(expr: Expr) -> bool:
     return any(e.op == "in" and e.value.buffer.kind == "scalar" for e in lines([expr]))
 
 
-def aligned(view: View, shape: Shape) -> Shape:
-    """The strides of ``view`` in a space of ``shape``; 0 where it repeats."""
-    lead = len(shape) - len(view.shape)
-    if lead < 0:
-        raise Unsupported("an operand with more axes than the result")
-    strides = [
-        0 if have == 1 else stride for have, stride in zip(view.shape, view.strides, strict=True)
-    ]
-    for have, want in zip(view.shape, shape[lead:], strict=True):
-        if have not in (1, want):
-            raise Unsupported("shapes that do not broadcast")
-    return (0,) * lead + tuple(strides)
-
-
-def in_rows(strides: Shape, shape: Shape) -> tuple[int, int] | None:
-    """Steps between rows and columns, the last axis being the columns; None if rows are uneven."""
-    if not strides:
-        return 0, 0
-    lead = [(d, s) for d, s in zip(shape[:-1], strides[:-1], strict=True) if d != 1]
-    for (_, s), (e, t) in pairwise(lead):
-        if s != t * e:
-            return None
-    return (lead[-1][1] if lead else 0), strides[-1]
-
-
-def _reshaped(view: View, shape: Shape) -> Shape | None:
-    """Strides of ``view`` in another shape, where no copy is needed."""
-    if view.contiguous:
-        return contiguous(shape)
-    kept = [(d, s) for d, s in zip(view.shape, view.strides, strict=True) if d != 1]
-    wanted = [d for d in shape if d != 1]
-    if [d for d, _ in kept] != wanted:
-        if all(s == 0 for _, s in kept):
-            return (0,) * len(shape)
-        return None
-    strides = iter([s for _, s in kept])
-    return tuple(0 if d == 1 else next(strides) for d in shape)
-
-
 def _wide(dtype: Any) -> Any:
     """What a chain computes in for values of this dtype."""
-    return np.dtype(np.float32) if dtype == _HALF else dtype
-
-
-def _single(x: Traced) -> Traced:
-    """What stands for ``x`` in a kernel that does not know half precision."""
-    return Traced(x.shape, np.dtype(np.float32), x.device) if x.dtype == _HALF else x
+    return np.dtype(np.float32) if dtype == HALF else dtype
 
 
 def _compute_dtype(eqn: Eqn, known: Sequence[Any]) -> Any:
@@ -741,7 +700,7 @@ def _compute_dtype(eqn: Eqn, known: Sequence[Any]) -> Any:
             if source.kind not in "fbiu" or (source.kind == "f" and source not in known):
                 raise Unsupported(f"a cast from {source}")
             # Rounded once: not to float32 first.
-            return source if target == _HALF and source == np.float64 else _wide(target)
+            return source if target == HALF and source == np.float64 else _wide(target)
         if target == np.bool_ and source in known:
             return _wide(source)
         raise Unsupported(f"a cast from {source} to {target}")
@@ -758,100 +717,3 @@ def _cast(eqn: Eqn) -> Any:
     if eqn.outputs[0].dtype == np.bool_:
         return lambda xp, x: xp.not_equal(x, 0)
     return lambda xp, x: x
-
-
-# Softmax cross-entropy with its gradient: four equations that are one pass over the logits.
-
-
-class _Loss:
-    """The equations around one `cross_entropy`, found by what they read."""
-
-    def __init__(self, loss: Eqn) -> None:
-        self.loss: Eqn | None = loss
-        self.softmax: Eqn | None = None
-        self.one_hot: Eqn | None = None
-        self.residual: Eqn | None = None
-        self.scaled: Eqn | None = None
-        self.scale = 1.0
-        self.share = False  # the softmax is read by others too
-
-    @property
-    def eqns(self) -> list[Eqn]:
-        if self.residual is None:
-            return [self.loss] if self.loss is not None else []
-        found = (self.loss, self.one_hot, self.softmax, self.residual, self.scaled)
-        return [eqn for eqn in found if eqn is not None]
-
-    def lower(self, into: Lowering, eqn: Eqn) -> None:
-        if eqn is not self.loss:
-            return  # done with the first
-        z, t = eqn.inputs
-        logits = into._matrix(into.at(into.single(z)))
-        if logits.strides[1] != 1:
-            logits = into.dense(logits)
-        node = CrossEntropy(logits, into.at(t))
-        made: list[tuple[Traced, Traced]] = []
-
-        def place(eqn: Eqn) -> View:
-            (y,) = eqn.outputs
-            made.append((_single(y), y))
-            return into.new(made[-1][0])
-
-        node.loss = place(eqn)
-        last = self.scaled or self.residual
-        if last is not None and self.residual is not None:
-            node.residual = place(last)
-            node.scale = self.scale
-            if self.share and self.softmax is not None:
-                node.probability = place(self.softmax)
-        into.add(node)
-        for result, y in made:
-            into.cast(result, y)
-
-
-def _losses(program: Program, floats: Sequence[Any]) -> dict[Eqn, _Loss]:
-    readers: dict[Traced, list[Eqn]] = {}
-    for eqn in program.eqns:
-        for x in eqn.inputs:
-            if type(x) is Traced:
-                readers.setdefault(x, []).append(eqn)
-    seen = set(program.results)
-    found: dict[Eqn, _Loss] = {}
-    for eqn in program.eqns:
-        if eqn.op.name != "cross_entropy" or eqn.inputs[0].dtype not in floats:
-            continue
-        z, t = eqn.inputs
-        if type(t) is not Traced or t.dtype.kind not in "iu":
-            continue
-        loss = _Loss(eqn)
-        for softmax in readers[z]:
-            if softmax.op.name != "softmax" or softmax.params["axis"] != 1:
-                continue
-            for one_hot in readers[t]:
-                if one_hot.op.name != "one_hot" or one_hot.params["classes"] != z.shape[1]:
-                    continue
-                p, o = softmax.outputs[0], one_hot.outputs[0]
-                both = [e for e in readers[p] if e.op.name == "subtract" and e.inputs == (p, o)]
-                if len(both) == 1 and readers[o] == both and o not in seen:
-                    loss.softmax, loss.one_hot, loss.residual = softmax, one_hot, both[0]
-                    loss.share = p in seen or readers[p] != both
-        if loss.residual is not None:
-            _scaled(program, loss, readers, seen)
-        found.update(dict.fromkeys(loss.eqns, loss))
-    return found
-
-
-def _scaled(
-    program: Program, loss: _Loss, readers: dict[Traced, list[Eqn]], seen: set[Any]
-) -> None:
-    """A product with one constant rides on the pass."""
-    assert loss.residual is not None
-    (r,) = loss.residual.outputs
-    uses = readers.get(r, [])
-    if r in seen or len(uses) != 1 or uses[0].op.name != "multiply":
-        return
-    for x in uses[0].inputs:
-        if type(x) is Traced and x in program.constants:
-            value = uniform(program.constants[x])
-            if value is not None and uses[0].outputs[0].shape == r.shape:
-                loss.scaled, loss.scale = uses[0], float(value)

@@ -3,62 +3,14 @@
 Imports expr and trace.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from gpugrad.compiler.expr import Builder, Expr, lines, substituted
 from gpugrad.compiler.trace import Eqn
+from gpugrad.compiler.views import Buffer, Shape, View
 
-Shape = tuple[int, ...]
 STATE_WORDS = 12  # of `gpugrad.random.Generator.state`
-
-
-class Buffer:
-    """Memory for ``size`` values. ``kind``: arg, captured, scalar, draw, constant or temp."""
-
-    __slots__ = ("dtype", "index", "kind", "size")
-
-    def __init__(self, kind: str, dtype: Any, size: int, index: int = 0) -> None:
-        self.kind = kind
-        self.dtype = np.dtype(dtype)
-        self.size = size
-        self.index = index
-
-    @property
-    def nbytes(self) -> int:
-        return self.size * int(self.dtype.itemsize)
-
-
-class View(NamedTuple):
-    """Where the values of an array lie in a buffer; offset and strides count elements."""
-
-    buffer: Buffer
-    shape: Shape
-    strides: Shape
-    offset: int = 0
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def contiguous(self) -> bool:
-        return self.strides == contiguous(self.shape) or self.size <= 1
-
-
-def contiguous(shape: Shape) -> Shape:
-    strides, step = [], 1
-    for d in reversed(shape):
-        strides.append(step)
-        step *= d
-    return tuple(strides[::-1])
-
-
-def whole(buffer: Buffer, shape: Shape) -> View:
-    return View(buffer, shape, contiguous(shape))
 
 
 class Node:

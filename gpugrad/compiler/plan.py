@@ -11,38 +11,26 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from gpugrad.compiler.emit import Emitter
-from gpugrad.compiler.lower import Lowering, aligned, in_rows
+from gpugrad.compiler.lower import Lowering
 from gpugrad.compiler.nodes import (
-    ArgMax,
-    Buffer,
     Call,
     Chain,
     Concat,
     Copy,
-    CrossEntropy,
-    Draw,
     Gemm,
     Node,
-    Softmax,
-    View,
-    whole,
 )
 from gpugrad.compiler.program import Program
+from gpugrad.compiler.rows import SERIAL_FLOP, Rows, flop
 from gpugrad.compiler.trace import Slot, Traced
+from gpugrad.compiler.views import Buffer, View, in_rows, whole
 
 _ALIGN = 64
 
-# Where a batch is cut over the threads, a chunk of it and the weights should stay in one L2. On two
-# Zen cores (AVX2) cutting paid with 100 KiB of weights (216 µs a step for 267), made no difference
-# with 70 KiB and cost a quarter with 400 KiB: every thread reads all of them for each chunk.
-_L2_BYTES = 1 << 20
-_ROWS_WEIGHT_BYTES = 192 << 10
 # Memory that is used again orders what could run side by side. This much stays in any GPU's L2.
 _APART_BYTES = 16 << 20
 _FAR = 64  # how many groups are looked back for a chain of the same code
 _NARROW = 128  # columns of a layer that a launch takes together with others
-# Below this many multiplications a second thread costs more than it brings.
-_SERIAL_FLOP = 8_000_000
 
 
 class Segment(NamedTuple):
@@ -96,7 +84,7 @@ class Plan:
         self.private_bytes = 0
         self._place_results()
         self.nodes = self._ordered(self.nodes)
-        self.rows = _Rows(self) if native and threads > 1 else None
+        self.rows = Rows(self) if native and threads > 1 else None
         if self.rows is not None and not self.rows.worth_it():
             self.rows = None
         self.folded: dict[Buffer, Gemm] = {}
@@ -406,14 +394,14 @@ class Plan:
             if isinstance(run[0], Call):
                 self.segments.append(Segment("call", [], run))
                 continue
-            work = sum(map(_flop, run))
-            mode = "split" if self.threads > 1 and work > _SERIAL_FLOP else "serial"
+            work = sum(map(flop, run))
+            mode = "split" if self.threads > 1 and work > SERIAL_FLOP else "serial"
             emit = Emitter(self)
             self.segments.append(Segment(mode, emit.all(run), run))
 
     # The batch cut over threads
 
-    def _gather(self, rows: "_Rows") -> None:
+    def _gather(self, rows: "Rows") -> None:
         """Each thread has its part of a sum over rows: who reads it needs them added.
 
         A chain adds what it loads; for the others a chain does it first.
@@ -436,7 +424,7 @@ class Plan:
                     target = whole(self.alias.pop(view.buffer), view.shape)
                     rows.later.append(_identity(view, target))
 
-    def _by_rows(self, rows: "_Rows") -> None:
+    def _by_rows(self, rows: "Rows") -> None:
         private = rows.private()
         for buffer in private:
             self.offset[buffer] = self.private_bytes
@@ -457,7 +445,7 @@ class Plan:
                     )
                 else:
                     emit = Emitter(self, rows)
-                    small = sum(map(_flop, run)) < _SERIAL_FLOP // 20
+                    small = sum(map(flop, run)) < SERIAL_FLOP // 20
                     kind = "serial" if small else mode
                     self.segments.append(Segment(kind, emit.all(run), run))
 
@@ -554,157 +542,3 @@ def _runs(nodes: Sequence[Node]) -> list[list[Node]]:
         else:
             runs[-1].append(node)
     return runs
-
-
-def _flop(node: Node) -> int:
-    if isinstance(node, Gemm):
-        return 2 * node.count * node.a.shape[0] * node.a.shape[1] * node.b.shape[1]
-    if isinstance(node, Chain):
-        return 4 * math.prod(node.shape) * max(1, len(node.roots))
-    return 20 * sum(view.size for view in node.writes)
-
-
-class _Rows:
-    """Whether, and how, a program can be run on a part of the batch at a time.
-
-    A buffer is ``batched`` when row i of it depends on row i of the arguments alone, ``reduced``
-    when it is a sum over rows.
-    """
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.batched: set[Buffer] = set()
-        self.reduced: set[Buffer] = set()
-        self.before: list[Node] = []
-        self.during: list[Node] = []
-        self.later: list[Node] = []
-        sizes = [a.shape[0] for a in plan.program.arguments if a.shape and a.shape[0] > 1]
-        self.batch = max(set(sizes), key=sizes.count) if sizes else 0
-        self.possible = self.batch > 1 and self._classify()
-        self.chunk = 0
-
-    def _classify(self) -> bool:
-        plan = self.plan
-        for var in plan.program.arguments:
-            if var.shape[:1] == (self.batch,):
-                self.batched.add(plan.lowering.view[var].buffer)
-        late: set[int] = set()  # nodes that come after the rows, by id
-        maker = plan.lowering.maker
-        for node in plan.nodes:
-            reads = [view.buffer for view in node.reads]
-            needed = [maker.get(b) for b in reads] + plan._after.get(id(node), [])
-            touched = any(b in self.batched for b in reads)
-            moved = isinstance(node, (Call, Concat, Copy))
-            if any(id(n) in late for n in needed) or any(b in self.reduced for b in reads):
-                if touched and not moved:
-                    return False  # rows that need a sum over all rows first
-            elif touched and not moved:
-                if not self._inside(node):
-                    return False
-                self.during.append(node)
-                continue
-            elif not touched and not any(n in self.during for n in needed):
-                self.before.append(node)
-                if isinstance(node, (Call, Draw)):
-                    for view in node.writes:
-                        if view.shape[:1] == (self.batch,):
-                            self.batched.add(view.buffer)
-                continue
-            self.later.append(node)
-            late.add(id(node))
-        return any(isinstance(node, Gemm) for node in self.during)
-
-    def _by_row(self, view: View) -> bool:
-        """Whether the first axis of ``view`` is the batch, row by row in memory."""
-        if view.buffer not in self.batched or view.shape[:1] != (self.batch,):
-            return False
-        return view.contiguous and not view.offset and view.size == view.buffer.size
-
-    def _by_column(self, view: View) -> bool:
-        if view.buffer not in self.batched or len(view.shape) != 2 or view.offset:
-            return False
-        return view.shape[1] == self.batch and view.strides == (1, view.shape[0])
-
-    def _inside(self, node: Node) -> bool:
-        """Mark what ``node`` writes; False when it cannot run on a part of the rows."""
-        if isinstance(node, Gemm):
-            if node.count > 1:
-                return False
-            if self._by_row(node.a) and node.b.buffer not in self.batched:
-                self.batched.add(node.c.buffer)
-                return True
-            if self._by_column(node.a) and self._by_row(node.b):
-                self.reduced.add(node.c.buffer)
-                return True
-            return False
-        if isinstance(node, Chain):
-            if node.shape[:1] != (self.batch,) or len(node.shape) > 2:
-                return False
-            for view in node.reads:
-                strides = aligned(view, node.shape)
-                if view.buffer in self.batched and not (self._by_row(view) and strides[0]):
-                    return False
-                if strides[0] and not view.contiguous:
-                    return False
-            for r in node.reductions:
-                if r.axis == "cols":
-                    self.batched.add(r.out.buffer)
-                elif r.kind == "sum":
-                    self.reduced.add(r.out.buffer)
-                else:
-                    return False
-            self.batched.update(node.stores)
-            return True
-        if isinstance(node, CrossEntropy):
-            if not (self._by_row(node.z) and self._by_row(node.t)):
-                return False
-        elif isinstance(node, (Softmax, ArgMax)):
-            if not self._by_row(node.x):
-                return False
-        else:
-            return False
-        self.batched.update(view.buffer for view in node.writes)
-        return True
-
-    def worth_it(self) -> bool:
-        """By shape alone, so that the same net gives the same bits on every run."""
-        if not self.possible:
-            return False
-        gemms = [n for n in self.during if isinstance(n, Gemm)]
-        weights = sum(n.b.size for n in gemms if n.c.buffer in self.batched) * 4
-        work = sum(map(_flop, self.during))
-        if work < _SERIAL_FLOP or weights > _ROWS_WEIGHT_BYTES:
-            return False
-        per_row = sum(
-            v.shape[-1] for n in self.during for v in n.writes if v.buffer in self.batched
-        )
-        fits = _L2_BYTES // max(1, 4 * per_row)
-        share = -(-self.batch // self.plan.threads)
-        self.chunk = max(min(share, 32), min(share, 512, fits))
-        return self.batch >= 16 * self.plan.threads
-
-    def private(self) -> list[Buffer]:
-        """Buffers each thread has for itself: accumulators, and rows nobody sees afterwards."""
-        plan = self.plan
-        seen = {plan.home(v).buffer for n in (*self.before, *self.later) for v in n.reads}
-        seen |= {v.buffer for n in self.later for v in n.reads} | plan._pinned()
-        inside: list[Buffer] = []
-        for node in self.during:
-            for view in node.writes:
-                buffer = view.buffer
-                if buffer in inside:
-                    continue
-                if buffer in self.reduced or (
-                    buffer in self.batched and buffer not in seen and buffer not in plan.alias
-                ):
-                    inside.append(buffer)
-        self._private = set(inside)
-        return inside
-
-    def is_private(self, buffer: Buffer) -> bool:
-        return buffer in self._private
-
-    def bytes_of(self, buffer: Buffer) -> int:
-        if buffer in self.reduced:
-            return buffer.nbytes
-        return buffer.nbytes // self.batch * self.chunk

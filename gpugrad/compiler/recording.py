@@ -12,10 +12,11 @@ from gpugrad import backend
 from gpugrad.backend import native, twin
 from gpugrad.backend.numpy import out_of_range
 from gpugrad.compiler.guards import UNSET, Watch, names_used
-from gpugrad.compiler.nodes import STATE_WORDS, Call, View
+from gpugrad.compiler.nodes import STATE_WORDS, Call
 from gpugrad.compiler.plan import Grad, Plan, Segment
 from gpugrad.compiler.program import Program
 from gpugrad.compiler.trace import Slot, Trace, Traced, tracing
+from gpugrad.compiler.views import View
 from gpugrad.config import flags
 from gpugrad.errors import GpugradError, GradientError, TraceError, message
 from gpugrad.node import Node, Sink

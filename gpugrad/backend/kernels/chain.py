@@ -1,6 +1,6 @@
 """Fused elementwise code with reductions: kernels/cuda/chain.cuh on the text of `printer`.
 
-Takes what an instruction ("chain", ...) of gpugrad/compiler/plan.py says, but pointers; twin:
+Takes what an instruction ("chain", ...) of gpugrad/compiler/emit.py says, but pointers; twin:
 `gpugrad.backend.twin.Program`. Imports launch, printer and errors.
 """
 

@@ -1,6 +1,6 @@
 """Copies between strided places: a chain of no ops, or a transpose through shared memory.
 
-Takes what an instruction ("copy", ...) of gpugrad/compiler/plan.py says, but pointers; twin:
+Takes what an instruction ("copy", ...) of gpugrad/compiler/emit.py says, but pointers; twin:
 `gpugrad.backend.twin.Program`. Imports launch, printer and chain.
 """
 

@@ -1,6 +1,6 @@
 """Cross-entropy of rows of logits with labels: kernels/cuda/softmax.cuh. Imports softmax, launch.
 
-Takes what an instruction ("cross_entropy", ...) of gpugrad/compiler/plan.py says, but pointers;
+Takes what an instruction ("cross_entropy", ...) of gpugrad/compiler/emit.py says, but pointers;
 twin: `gpugrad.backend.twin.Program`.
 """
 

@@ -1,6 +1,6 @@
 """Softmax of rows and cross-entropy with labels: kernels/cuda/softmax.cuh.
 
-Takes what instructions ("softmax", ...) and ("cross_entropy", ...) of gpugrad/compiler/plan.py say,
+Takes what instructions ("softmax", ...) and ("cross_entropy", ...) of gpugrad/compiler/emit.py say,
 but pointers; twin: `gpugrad.backend.twin.Program`. Imports launch, printer and chain.
 """
 
