@@ -110,6 +110,8 @@ def test_mode_and_names_are_those_of_draw(drawn: Any) -> None:
     found = drawn("own.py:f", "--args", "2.0,1.0", "--mode", "forward", "--wrt", "b")
     assert found["nodes"][-1]["derivative"] == 5
     assert drawn("own.py:f", "--args", "2.0,1.0", "--mode", "values")["nodes"][0]["value"] == 2
+    assert found["nodes"][-1]["seconds"] is None
+    assert drawn("own.py:f", "--args", "2.0,1.0", "--times")["nodes"][-1]["seconds"] > 0
 
 
 def test_arguments(drawn: Any) -> None:

@@ -114,8 +114,9 @@ def words(svg: str) -> list[str]:
     return sorted(re.findall(r">([^<>]+)</t", svg))
 
 
-def test_pictures_are_those_drawn(tmp_path: Path) -> None:
+def test_pictures_are_those_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Same names and same words in them; where boxes stand may change."""
+    monkeypatch.chdir(ROOT)  # from where they name their lines
     runpy.run_path(str(PICTURES / "draw.py"))["main"](tmp_path)
     drawn = {path.name: path.read_text() for path in tmp_path.iterdir()}
     kept = {path.name: path.read_text() for path in PICTURES.glob("*.svg")}

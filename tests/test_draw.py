@@ -72,14 +72,14 @@ def tangle(x: Any) -> Any:
     return values[-1] + values[-2] + values[-3]
 
 
-def net(collapse: bool | None = None) -> Picture:
+def net(**how: Any) -> Picture:
     model = gg.nn.MLP([4, 8, 6, 3], generator=gg.random.Generator(0))
     x = np.random.default_rng(0).normal(size=(16, 4)).astype("f4")
 
     def loss(x: Any, y: Any) -> Any:
         return gg.nn.cross_entropy(model(x), y)
 
-    return gg.draw(loss, x, np.arange(16) % 3, collapse=collapse)
+    return gg.draw(loss, x, np.arange(16) % 3, **how)
 
 
 def trained() -> Any:
@@ -218,6 +218,33 @@ def test_a_function_is_called_once() -> None:
     picture = gg.draw(f, 1.0)
     picture.svg(), picture.html(), picture.dot()
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in PICTURES if name != "program"])
+def test_a_picture_is_the_same_each_time(name: str) -> None:
+    first, again = PICTURES[name](), PICTURES[name]()
+    assert (first.svg(), first.html(), first.dot()) == (again.svg(), again.html(), again.dot())
+
+
+def test_a_picture_tells_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines are named as seen from the working directory, elsewhere by the file alone."""
+    here = Path(__file__)
+    for folder, name in ((here.parents[1], "tests/test_draw.py"), (tmp_path, "test_draw.py")):
+        monkeypatch.chdir(folder)
+        picture = gg.draw(neuron, 2.0, -1.0, -3.0, -2.0, -3.0)
+        assert re.fullmatch(rf"{name}:\d+", picture.graph.vertex("f").line)
+        assert str(here.parent) not in picture.html() + picture.dot()
+
+
+def test_times_only_where_they_are_asked_for() -> None:
+    assert all(v.seconds is None for v in gg.draw(fan, 0.7).graph.vertices)
+    done = [v for v in gg.draw(fan, 0.7, times=True).graph.vertices if v.kind == "op"]
+    assert all(v.seconds is not None and v.seconds > 0 for v in done)
+    timed = net(times=True)
+    assert all(v.seconds for v in timed.graph.vertices if v.kind == "layer")
+    assert "time since the op before" in timed.svg()
+    with pytest.raises(DtypeError, match="nothing can be timed"):
+        gg.draw(gg.sum(gg.asarray([3.0], requires_grad=True)), times=True)
 
 
 # Programs

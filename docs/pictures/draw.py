@@ -1,6 +1,5 @@
 """Draws the pictures of the guide: ``python docs/pictures/draw.py [FOLDER]``."""
 
-import re
 import sys
 from pathlib import Path
 
@@ -45,10 +44,7 @@ PICTURES = {
 
 def main(folder: Path) -> None:
     for name, drawn in PICTURES.items():
-        head, *rest = re.split(r"(?<=</title>)", drawn().svg(), maxsplit=1)
-        # What a box says when pointed at holds times and this machine's paths.
-        plain = re.sub(r"<title>.*?</title>", "", "".join(rest), flags=re.S)
-        (folder / name).write_text(head + plain, encoding="utf-8")
+        drawn().save(folder / name)
 
 
 if __name__ == "__main__":

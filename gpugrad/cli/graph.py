@@ -73,6 +73,9 @@ def add(commands: Any) -> None:
         help="one box a layer, or every op (a box where there are layers)",
     )
     parser.add_argument(
+        "--times", action="store_true", help="measure each op as it runs (always of a program)"
+    )
+    parser.add_argument(
         "--out",
         metavar="PATH",
         help=".svg, .html or .dot (graph.html, beside the checkpoint of a model)",
@@ -114,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _picture(args: argparse.Namespace) -> tuple[Picture, Path]:
     """The picture, and the folder it would go to."""
-    how = {"mode": args.mode, "wrt": args.wrt, "of": args.of, "collapse": args.collapse}
+    how = {name: getattr(args, name) for name in ("mode", "wrt", "of", "collapse", "times")}
     place = Path(args.subject)
     if place.suffix == ".safetensors" or place.is_dir():
         path = checkpoint.path_of(args.subject)

@@ -90,13 +90,14 @@ def draw(
     wrt: str | None = None,
     of: str | None = None,
     collapse: bool | None = None,
+    times: bool = False,
 ) -> Picture:
     """Draw a computation: its values, the local partials on its edges, and derivatives in red.
 
     Reverse mode shows d output / d value at each value, forward mode d value / d input. Where all
     is numbers, the sum over paths and its factored form are written out below: the chain rule as
-    in Olah 2015, "Calculus on Computational Graphs". Larger values show shape, bytes and time;
-    modules of `gpugrad.nn` are drawn as one box a layer.
+    in Olah 2015, "Calculus on Computational Graphs". Larger values show shape and bytes; modules
+    of `gpugrad.nn` are drawn as one box a layer. The same computation gives the same picture.
 
     Of a `gg.compile`d step the program is drawn that runs for these arguments: each pass over
     memory as a box, with what was fused in it, the bytes it reads and writes, and on the CPU its
@@ -116,6 +117,7 @@ def draw(
         (reverse; by default each), by its name in the picture.
     of : the output whose derivative is shown, by its name; by default the first.
     collapse : one box a layer (the default where there are layers), or every op.
+    times : measure each op of a function as it runs; a program's passes always are.
 
     Names are those of the function's parameters and variables, and of the variables around the
     call of ``draw``. The html of a picture holds the other modes too.
@@ -161,9 +163,13 @@ def draw(
         if args:
             hint = "gg.draw(f, ...) with the function it came from"
             raise DtypeError(message("draw", "a tensor takes no arguments", len(args), hint))
+        if times:
+            rule = "a tensor was computed before, so nothing can be timed"
+            hint = "gg.draw(f, ..., times=True) with the function it came from"
+            raise DtypeError(message("draw", rule, hint=hint))
         recording = record.of_tensor(subject, around)
     elif callable(subject):
-        recording = record.of_function(subject, args, around)
+        recording = record.of_function(subject, args, around, times)
     else:
         rule = "only a function, a module or a tensor can be drawn"
         raise DtypeError(message("draw", rule, type(subject).__name__, "gg.draw(f, 2.0)"))

@@ -332,11 +332,12 @@ def _layer_text(inner: Iterable[Vertex]) -> str:
 def _as_layer(text: str, out: Vertex, inner: Sequence[Vertex]) -> Vertex:
     """``out`` standing for all of ``inner``: its value and derivative, their times and bytes."""
     ops = [v for v in inner if v.layer is not None]
+    times = [v.seconds for v in ops if v.seconds is not None]
     return replace(
         out,
         kind="layer",
         text=text,
-        seconds=sum(v.seconds or 0.0 for v in ops),
+        seconds=sum(times) if times else None,
         bytes=sum(v.bytes or 0 for v in ops),
         members=tuple(inner),
     )

@@ -6,10 +6,12 @@ times, names and the layer an op ran in. Imports nn, check and transforms.
 
 import functools
 import inspect
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -112,7 +114,7 @@ class Seen:
 
     values: tuple[Glance, ...]  # one for each output
     constants: dict[int, str]  # operands that are not on the tape, by place
-    seconds: float
+    seconds: float | None  # where times were asked for
     line: str
     layer: Layer | None
 
@@ -143,7 +145,7 @@ def of_tensor(x: Tensor, names: Mapping[str, Any]) -> Recording:
 
 
 def of_function(
-    f: Callable[..., Any], args: tuple[Any, ...], names: Mapping[str, Any]
+    f: Callable[..., Any], args: tuple[Any, ...], names: Mapping[str, Any], times: bool
 ) -> Recording:
     """Run ``f(*args)`` once, on fresh handles of its floating arguments, and watch."""
     if state.trace is not None or state.levels:
@@ -167,7 +169,7 @@ def of_function(
             assert node is not None  # a box is on the tape
             inputs[node], values[node] = path, Glance.of(x)
         inner.append(x)
-    watch = _Watch(_code(f), constants)
+    watch = _Watch(_code(f), constants, times)
     with differentiating(), state.watched_by(watch):
         watch.mark = time.perf_counter()
         result = f(*rebuild(inner))
@@ -191,9 +193,10 @@ def of_function(
 class _Watch:
     """Called after every op; walks up the stack for the layer and the frame of ``code``."""
 
-    def __init__(self, code: Any, constants: dict[int, str]) -> None:
+    def __init__(self, code: Any, constants: dict[int, str], times: bool) -> None:
         self.code = code
         self.constants = constants
+        self.times = times
         self.seen: dict[Node, Seen] = {}
         self.frame: FrameType | None = None
         self.mark = 0.0
@@ -202,9 +205,11 @@ class _Watch:
 
     def __call__(self, op: Any, xs: tuple[Any, ...], y: Any) -> None:
         parts = y if type(y) is tuple else (y,)
-        if type(parts[0]) is Tensor:
-            backend.of(concrete(parts[0]._data)).synchronize()
-        seconds = time.perf_counter() - self.mark
+        seconds = None
+        if self.times:
+            if type(parts[0]) is Tensor:
+                backend.of(concrete(parts[0]._data)).synchronize()
+            seconds = time.perf_counter() - self.mark
         node = next((p._node for p in parts if type(p) is Tensor and p._node is not None), None)
         layer = self.layer()
         if node is not None:
@@ -213,7 +218,9 @@ class _Watch:
                 i: self.constant(x) for i, x in places if getattr(x, "_node", None) is None
             }
             values = tuple(map(Glance.of, parts))
-            self.seen[owner(node)] = Seen(values, constants, seconds, users_line(), layer)
+            self.seen[owner(node)] = Seen(
+                values, constants, seconds, _seen_from_here(users_line()), layer
+            )
         self.mark = time.perf_counter()
 
     def constant(self, x: Any) -> str:
@@ -259,6 +266,14 @@ class _Watch:
         if len(self._tops) != 1:
             return {}
         return {n: name for name, t in self._tops[0].named_parameters() if (n := _of(t))}
+
+
+def _seen_from_here(line: str) -> str:
+    """``file:line`` below the working directory, or without any folder: a picture is given away."""
+    file, _, number = line.rpartition(":")
+    path = Path(os.path.abspath(file))
+    here = Path.cwd()
+    return f"{path.relative_to(here).as_posix() if here in path.parents else path.name}:{number}"
 
 
 _CALL = Module.__call__.__code__

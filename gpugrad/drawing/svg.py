@@ -109,8 +109,8 @@ def _lines(v: Vertex, mode: str) -> list[tuple[str, str]]:
     brief = shape_text(v.shape) if v.value is None else v.value.brief()
     passes = mode == PROGRAM
     lines.append(("value", brief if v.value is not None or v.shape or passes else "not kept"))
-    timed = v.seconds is not None and (v.kind == "layer" or brief == shape_text(v.shape))
-    if timed or (passes and v.bytes is not None):
+    large = v.kind == "layer" or brief == shape_text(v.shape)
+    if v.bytes is not None and (large or passes):
         lines.append(("soft", cost(v)))
     lines += [("soft", _short(note)) for note in v.notes[:_NOTES]]
     if v.derivative is not None:
