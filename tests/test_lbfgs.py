@@ -133,6 +133,10 @@ def test_what_it_refuses() -> None:
         gg.compile(lambda: fit.optimizer.step(fit.closure))()
     with pytest.raises(GradientError, match="finite"):
         fit.optimizer.step(lambda: math.nan)
+    fit.closure()
+    for scaler in (gg.optim.GradScaler(), gg.optim.GradScaler(enabled=False)):
+        with pytest.raises(DtypeError, match=r"\[LBFGS.step\].*try optimizer.step\(closure\)"):
+            scaler.step(fit.optimizer)
     for bad in ({"line_search_fn": "armijo"}, {"max_iter": 0}, {"tolerance_grad": -1.0}):
         with pytest.raises(DtypeError):
             Fit(**bad)

@@ -69,8 +69,12 @@ class LBFGS(Optimizer):
         self.pairs: list[tuple[Tensor, Tensor]] = []
         self.last: tuple[Tensor, Tensor] | None = None  # the latest gradient, and the move from it
 
-    def step(self, closure: Callable[[], Any]) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Make up to ``max_iter`` iterations; the loss before them, as ``closure`` returned it."""
+        if closure is None:
+            rule = "the loss is computed several times in a step, so it takes a closure"
+            hint = "optimizer.step(closure), without a GradScaler"
+            raise DtypeError(message("LBFGS.step", rule, hint=hint))
         if state.trace is not None:
             rule = "the step looks at losses to choose its way, so it cannot be recorded"
             raise TraceError(message("LBFGS", rule, hint="gg.compile on the closure"))
