@@ -86,6 +86,7 @@ def test_evaluate_on_other_data(cli: Any) -> None:
     guesses = [r["prediction"] for r in written]
     right = np.mean([g == r["kind"] for g, r in zip(guesses, some, strict=True)])
     assert found["rows"] == len(some) == 60
+    assert not found["trained_on"]
     assert found["accuracy"] == pytest.approx(right)
     one = [r for r in some if r["kind"] == "rose"]
     table("one.csv", header, [[r[name] for name in header] for r in one])
@@ -94,6 +95,18 @@ def test_evaluate_on_other_data(cli: Any) -> None:
     assert json.loads(cli(*args)[1])["accuracy"] == pytest.approx(
         np.mean(np.array(roses) == "rose")
     )
+
+
+@pytest.mark.parametrize("settings", [POINTS, FLOWERS, PRICES], ids=["points", "flowers", "prices"])
+def test_evaluate_knows_the_rows_of_the_training(cli: Any, settings: Any) -> None:
+    data, name = settings[settings.index("--data") + 1], settings[-1]
+    args = ("evaluate", name, "--data", data)
+    found = json.loads(cli(*args, "--json")[1])
+    kept = json.loads(cli("evaluate", name, "--json")[1])
+    assert (kept.pop("data"), found["trained_on"]) == (f"the test part of {name}", True)
+    assert found["test"] == kept
+    assert found["rows"] > kept["rows"]
+    assert f"trained on rows of these; on the {kept['rows']} kept for testing: loss" in cli(*args)[1]
 
 
 def test_whole_numbers_that_look_like_classes_are_numbers_to_a_regressor(cli: Any) -> None:

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from gpugrad.cli import prepare, trained
-from gpugrad.cli.report import label, value_text
+from gpugrad.cli.report import label, show, value_text
 from gpugrad.data import load
 
 
@@ -15,7 +15,8 @@ def add(commands: Any) -> None:
         "evaluate",
         help="judge a trained model, on its test part or on other data",
         description="Loss and accuracy, or loss, RMSE and R², on the rows that were kept for "
-        "testing when the model was trained, or on all rows of --data.",
+        "testing when the model was trained, or on all rows of --data, "
+        "and whether it was trained on these.",
         epilog="example: gpugrad evaluate runs/digits --json",
         allow_abbrev=False,
     )
@@ -33,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     model = trained.load(args)
     settings = model.settings
     target = settings.target if args.target is None else args.target
+    more: dict[str, Any] = {}
     if args.data is None:
         whole = prepare.load(settings.data, target, settings.drop)
         _, rows = whole.split(settings.test_fraction, settings.seed)
@@ -40,11 +42,19 @@ def run(args: argparse.Namespace) -> int:
     else:
         rows = load(args.data, target, model.columns, model.classes)
         what = rows.name
+        more["trained_on"] = prepare.describe(rows)["sha256"] == model.data.get("sha256")
+        if more["trained_on"]:
+            _, held = rows.split(settings.test_fraction, settings.seed)
+            more["test"] = {"rows": len(held), **model.metrics(held)}
     found = model.metrics(rows)
     if args.json:
-        print(json.dumps({"data": what, "rows": len(rows), **found}))
+        print(json.dumps({"data": what, "rows": len(rows), **found, **more}))
         return 0
     lines = [("on", f"{what}, {len(rows)} rows")]
     lines += [(label(name), value_text(name, value)) for name, value in found.items()]
+    if test := more.get("test"):
+        shown = show({name: value for name, value in test.items() if name != "rows"})
+        text = f"it was trained on rows of these; on the {test['rows']} kept for testing: {shown}"
+        lines.append(("note", text))
     print("\n".join(f"{name:10} {text}" for name, text in lines))
     return 0
