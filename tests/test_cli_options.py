@@ -195,6 +195,17 @@ def test_a_gradient_without_end_is_divergence(cli: Any) -> None:
     assert (code, "diverged in epoch" in err) == (1, True)
 
 
+def test_a_loss_that_explodes_is_warned_of_once(cli: Any) -> None:
+    big = ("--data", "y.csv", "--lr", 1e9)
+    rows = "".join(f"{i % 7},{i % 5 / 2}\n" for i in range(90))
+    Path("y.csv").write_text(f"x,y\n{rows}")
+    code, _, err = cli("train", *big, "--epochs", 4, "--quiet", "--json")
+    assert (code, err.count("\n")) == (0, 1)
+    assert err.startswith("gpugrad: the loss of epoch 1 is ")
+    assert err.endswith("Try a lower --lr than 1e+09.\n")
+    assert cli("train", *QUICK, "--quiet")[2] == ""
+
+
 def test_stops_early_with_the_weights_of_the_best_epoch(cli: Any, trained: Any) -> None:
     more = ("--patience", 3, "--epochs", 60, "--lr", 0.3, "--optimizer", "rmsprop")
     result = trained(*more)

@@ -106,7 +106,8 @@ def test_evaluate_knows_the_rows_of_the_training(cli: Any, settings: Any) -> Non
     assert (kept.pop("data"), found["trained_on"]) == (f"the test part of {name}", True)
     assert found["test"] == kept
     assert found["rows"] > kept["rows"]
-    assert f"trained on rows of these; on the {kept['rows']} kept for testing: loss" in cli(*args)[1]
+    told = f"trained on rows of these; on the {kept['rows']} kept for testing: loss"
+    assert told in cli(*args)[1]
 
 
 def test_whole_numbers_that_look_like_classes_are_numbers_to_a_regressor(cli: Any) -> None:

@@ -92,6 +92,7 @@ class Loop:
         self.position = position or Position()
         self.batches = batch_count(len(train), batch_size)
         self.samples = 0  # seen by this Loop
+        self.first_loss: float | None = None  # of the first batch that this Loop saw
         self._loss = nn.cross_entropy if train.classes else nn.mse
         self.learn = gg.compile(self.update) if compiled else self.update
 
@@ -133,6 +134,13 @@ class Loop:
     def finished(self) -> bool:
         return self.position.epoch >= self.epochs or self.stopped_early
 
+    @property
+    def exploded(self) -> bool:
+        """Whether the loss of the last epoch is a million times what the first batch had."""
+        if self.first_loss is None or not self.position.history:
+            return False
+        return self.position.history[-1]["loss"] > 1e6 * max(self.first_loss, 1e-6)
+
     def go_on(self, position: Position, lr: float) -> None:
         """Continue at ``position`` of a run that started with ``lr``.
 
@@ -160,6 +168,8 @@ class Loop:
         value = loss.item()
         if not math.isfinite(value):
             raise Diverged(f"the loss is {value}", p.epoch, p.batch)
+        if self.first_loss is None:
+            self.first_loss = value
         p.batch += 1
         p.loss_sum += value * len(x)
         p.correct += sum(int(n.item()) for n in correct)

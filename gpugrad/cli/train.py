@@ -165,9 +165,16 @@ def _blas_threads(run: Run) -> AbstractContextManager[Any]:
 
 def train(run: Run, stop: "Stop", report: Reporter) -> int:
     """Train to the end or a signal, saving on the way and at the end; the signal, or 0."""
-    interrupted = 0
+    interrupted, warned = 0, False
     for position in run.loop:
         report.update(run.loop)
+        if not (position.batch or warned) and (warned := run.loop.exploded):
+            loss, lr = position.history[-1]["loss"], run.settings.lr
+            print(
+                f"gpugrad: the loss of epoch {position.epoch} is {loss:.3g}, and was "
+                f"{run.loop.first_loss:.3g} at first. Try a lower --lr than {lr:g}.",
+                file=sys.stderr,
+            )
         if interrupted := stop.signal:
             break
         pause = SAVE_BATCHES_S if position.batch else SAVE_EPOCHS_S
