@@ -124,6 +124,7 @@ class Worker:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         late = Timer(LIMIT_S, self._process.kill)
+        late.daemon = True  # Ctrl-C may come before `try`, and must not wait for it
         late.start()
         try:
             if request is not None:
