@@ -1088,6 +1088,38 @@ def test_on_refuses_what_is_no_plain_array() -> None:
         program.on(x)
 
 
+def test_large_results_are_never_given_twice(monkeypatch: Any) -> None:
+    monkeypatch.setattr(direct, "_LARGE", 4)
+    monkeypatch.setattr(direct, "_MOST_ROOM", 10 * 48)
+    monkeypatch.setattr(direct, "_rooms", direct._Rooms())
+    rng = np.random.default_rng(0)
+    xs = [rng.standard_normal((3, 4)).astype("f4") for _ in range(30)]
+    kept = [gg.sigmoid(x) for x in xs]  # more than there is room for
+    views = [gg.sigmoid(x).numpy()[1:] for x in xs]
+    for x in xs:
+        gg.sigmoid(-x)  # dropped at once
+    for x, y, view in zip(xs, kept, views, strict=True):
+        np.testing.assert_allclose(y.numpy(), 1 / (1 + np.exp(-x)), 1e-5)
+        np.testing.assert_allclose(view, 1 / (1 + np.exp(-x[1:])), 1e-5)
+    assert direct._rooms.nbytes == sum(a.nbytes for a in direct._rooms.arrays) <= 10 * 48
+    first = gg.sigmoid(xs[0])
+    place = first.numpy().ctypes.data
+    del first
+    assert gg.sigmoid(xs[1]).numpy().ctypes.data == place
+    w = gg.asarray(rng.standard_normal((4, 4)).astype("f4"), requires_grad=True)
+    h = gg.asarray(xs[0])
+    b = gg.zeros(4)
+    for _ in range(3):
+        h = gg.sigmoid(gg.nn.linear(h, w, b))
+    h.sum().backward(retain_graph=True)
+    before = w.grad.numpy(copy=True)
+    for x in xs:
+        gg.sigmoid(gg.nn.linear(x, w, b))
+    w.grad = None
+    h.sum().backward()
+    np.testing.assert_array_equal(w.grad.numpy(), before)
+
+
 def test_ops_in_several_threads() -> None:
     xs = [np.full((300, 300), v, "f4") for v in (-2.0, -1.0, 0.0, 1.0, 2.0)]
 

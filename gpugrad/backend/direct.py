@@ -6,6 +6,8 @@ another byte order, a subclass); shapes and dtypes are the caller's to check. Im
 imported only once there is work for it.
 """
 
+import math
+import sys
 import threading
 from collections.abc import Callable
 from functools import lru_cache
@@ -23,6 +25,8 @@ Instruction = tuple[Any, ...]
 # From here on the work is shared among the cores: below, waking them costs more than it brings.
 _SPLIT_VALUES = 16_384  # of a pass over memory
 _SPLIT_FLOP = 4_000_000  # of products
+_LARGE = 1 << 18  # values of an array that is worth keeping for the next of its kind
+_MOST_ROOM = 128 << 20  # bytes of such arrays, in use or not
 
 
 class _Programs(threading.local):
@@ -40,9 +44,48 @@ def _kept(make: Callable[..., Any]) -> Callable[..., Any]:
     return lru_cache(maxsize=128)(make)
 
 
+class _Rooms(threading.local):
+    """Large arrays that were given away, to be given again once nobody else holds them.
+
+    Memory that goes back to the system costs a page fault for every 4 KiB when it is next written:
+    a step of 16384 rows through layers of 64 took 36 ms with them, 25 ms without.
+    """
+
+    def __init__(self) -> None:
+        self.arrays: list[Array] = []
+        self.nbytes = 0
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        arrays = self.arrays
+        for i in range(len(arrays)):
+            fits = arrays[i].shape == shape and arrays[i].dtype == dtype
+            if fits and _references(arrays, i) == _KEPT_ALONE:
+                arrays.append(arrays.pop(i))
+                return arrays[-1]
+        arrays.append(np.empty(shape, dtype))
+        self.nbytes += arrays[-1].nbytes
+        while self.nbytes > _MOST_ROOM and len(arrays) > 1:
+            self.nbytes -= arrays.pop(0).nbytes
+        return arrays[-1]
+
+
+def _references(arrays: list[Array], i: int) -> int:
+    return sys.getrefcount(arrays[i])
+
+
+# What `_references` reports when only the list holds the array; it differs between Pythons.
+_KEPT_ALONE = _references([np.empty(1)], 0)
+
+
+def _empty(shape: tuple[int, ...], dtype: Any) -> Array:
+    if math.prod(shape) < _LARGE:
+        return np.empty(shape, dtype)
+    return _rooms.empty(shape, dtype)
+
+
 def elementwise(op: str, x: Array) -> Any:
     """``op``, one of the core's opcodes, of each value."""
-    y = np.empty_like(x)
+    y = _empty(x.shape, x.dtype)
     if _programs.elementwise(op, x.size, x.dtype.char).on(x, y) is NotImplemented:
         return NotImplemented
     return y
@@ -51,7 +94,7 @@ def elementwise(op: str, x: Array) -> Any:
 def linear(x: Array, w: Array, b: Array) -> Any:
     """``x wᵀ + b`` of (m, k), (n, k) and (n,)."""
     (m, k), n = x.shape, w.shape[0]
-    y = np.empty((m, n), x.dtype)
+    y = _empty((m, n), x.dtype)
     if _programs.linear(m, n, k, x.dtype.char).on(x, w, b, y) is NotImplemented:
         return NotImplemented
     return y
@@ -67,14 +110,14 @@ def linear_bwd(activation: str, g: Array, y: Array | None, x: Array | None, w: A
     dz, db = g, np.empty(n, dtype)
     arrays, made = [g], [db]
     if y is not None:
-        dz = np.empty((m, n), dtype)
+        dz = _empty((m, n), dtype)
         arrays.append(y)
         made.append(dz)
     dx = dw = None
     k = 0
     if w is not None:
         k = w.shape[1]
-        dx = np.empty((m, k), dtype)
+        dx = _empty((m, k), dtype)
         arrays.append(w)
         made.append(dx)
     if x is not None:
@@ -209,3 +252,4 @@ def _cross_entropy_bwd(m: int, n: int, one: bool, char: str, label: str) -> Any:
 
 _CODES = {"f": "f4", "d": "f8"}
 _programs = _Programs()
+_rooms = _Rooms()
