@@ -7,7 +7,8 @@ import pytest
 from test_graph import LABELS, X, close, kinds, net, state, training
 
 import gpugrad as gg
-from gpugrad.backend import steps
+from gpugrad.backend import layers, steps
+from gpugrad.backend.operands import conflict
 from gpugrad.compiler import plan as planning
 
 
@@ -144,24 +145,24 @@ def test_layers_are_one_launch_only_where_rows_are_apart() -> None:
     aside = ("copy", 4, 4, 4, (0, 0, 4, 1, "u4", 0), (5, 0, 4, 1, "u4", 0), False)
     matrix = (9, 0, 4, 1, "f4", 0)
     apart = [first, aside, layer(y, w, z)]
-    assert [s[0] for s in steps.with_layers(apart)] == ["layers", "copy"]
-    assert [s[0] for s in steps.with_layers([first, update, layer(y, w, z)])] == [
+    assert [s[0] for s in layers.with_layers(apart)] == ["layers", "copy"]
+    assert [s[0] for s in layers.with_layers([first, update, layer(y, w, z)])] == [
         *("product", "copy", "product")
     ]
     # What comes out lies where another block still reads, or is writing.
     for over in [(0, 4), (1, 0), (2, 4)]:
-        assert len(steps.with_layers([first, layer(y, w, over)])) == 2
-    assert len(steps.with_layers([first, layer(y, (2, 4), z)])) == 2
+        assert len(layers.with_layers([first, layer(y, w, over)])) == 2
+    assert len(layers.with_layers([first, layer(y, (2, 4), z)])) == 2
     # Between layers nothing lies in memory that only the next one reads.
     for once in (False, True):
         passed = [layer(x, w, y, once=once), layer(y, w, z), layer(z, w, y)]
-        assert len(steps.with_layers(passed)) == (1 if once else 2)
-        assert len(steps.with_layers([passed[0], layer(y, (2, 4), z)])) == 2
+        assert len(layers.with_layers(passed)) == (1 if once else 2)
+        assert len(layers.with_layers([passed[0], layer(y, (2, 4), z)])) == 2
     # One code between layers, of one kind; the last may have its own.
     for last, count in [(layer(z, w, (6, 0), "exp"), 1), (layer(z, w, (6, 0), more=matrix), 2)]:
-        assert len(steps.with_layers([first, layer(y, w, z), last])) == count
+        assert len(layers.with_layers([first, layer(y, w, z), last])) == count
     codes = [first, layer(y, w, z, "exp"), layer(z, w, (6, 0))]
-    assert len(steps.with_layers(codes)) == 2
+    assert len(layers.with_layers(codes)) == 2
 
 
 def test_two_streams_wait_for_each_other() -> None:
@@ -180,7 +181,7 @@ def test_two_streams_wait_for_each_other() -> None:
         for i, (branch, after) in enumerate(plan):
             before = set(latest[branch]).union(*[done[j] for j in after])
             for j in range(i):
-                if steps._conflict(products[j], products[i]):
+                if conflict(products[j], products[i]):
                     assert j in before
             done.append(before | {i})
             latest[branch] = done[i]

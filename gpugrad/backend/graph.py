@@ -1,7 +1,7 @@
 """The CUDA executor: the instructions of a plan as launches, captured into one CUDA graph.
 
 Takes what kernels/cpu/program.h says, as the native core and its twin (backend/twin.py) do; twin's
-docstrings apply. Imports cublas, kernels and steps; the device is handed in.
+docstrings apply. Imports cublas, kernels, steps and what it joins; the device is handed in.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,9 @@ from gpugrad.backend.kernels import (
     scalars,
     softmax,
 )
-from gpugrad.backend.steps import Layer, branches, place_in, read_once, stepped
+from gpugrad.backend.layers import Layer
+from gpugrad.backend.operands import place_in, read_once
+from gpugrad.backend.steps import branches, stepped
 
 Array = Any
 Enqueue = Callable[[], None]

@@ -1,0 +1,86 @@
+"""Where operands of a CUDA program's instructions lie, and which instructions may change places.
+
+Instructions are what kernels/cpu/program.h says; steps.py joins them. Imports twin.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpugrad.backend.twin import DTYPES
+
+Range = tuple[int, int, int]  # memory, first byte, byte after the last
+Touched = tuple[list[Range], list[Range]]  # read, written
+_READ_ONCE = 4  # flag of an operand: one instruction alone reads it
+
+
+def read_once(operand: Any) -> bool:
+    """Whether what is written there need not be, if its one reader is part of the same launch."""
+    return bool(operand[5] & _READ_ONCE)
+
+
+def dense(operand: Any, rows: int, cols: int) -> bool:
+    """Whether it lies row after row; a step that is never taken may be anything."""
+    _, _, row, col, _, _ = operand
+    return (row == cols or rows == 1) and (col == 1 or cols == 1)
+
+
+def place_in(operands: Sequence[Any], product: Any) -> int:
+    """Which operand of a ("product", …)'s chain is what the product gives."""
+    return [o[:2] for o in operands].index(product[:2])
+
+
+def conflict(earlier: Any, later: Any) -> bool:
+    """Whether the order of the two matters."""
+    return conflict_of(touched(earlier), touched(later))
+
+
+def conflict_of(earlier: Touched, later: Touched) -> bool:
+    (reads, writes), (reads_2, writes_2) = earlier, later
+    return meet(writes, [*reads_2, *writes_2]) or meet(reads, writes_2)
+
+
+def meet(some: Sequence[Range], others: Sequence[Range]) -> bool:
+    return any(a[0] == b[0] and a[1] < b[2] and b[1] < a[2] for a in some for b in others)
+
+
+def touched(instruction: Any) -> Touched:
+    """What an instruction reads and what it writes."""
+    kind, *rest = instruction
+    if kind in ("group", "layers"):
+        each = [touched(one) for one in rest[0]]
+        return [r for reads, _ in each for r in reads], [w for _, writes in each for w in writes]
+    if kind == "product":
+        (reads, writes), (more_reads, more_writes) = map(touched, rest)
+        return reads + more_reads, writes + more_writes
+    if kind == "gemm":
+        _, ta, tb, m, n, k, _, scale, a, b, beta, c, _ = rest
+        reads = [range_of(a, *((k, m) if ta else (m, k))), range_of(b, *((n, k) if tb else (k, n)))]
+        reads += [range_of(scale, 1, 1)] if scale is not None else []
+        writes = [range_of(c, m, n)]
+        return reads + (writes if beta else []), writes
+    if kind == "chain":
+        _, rows, cols, operands, _, _, stores, reductions, _ = rest
+        writes = [range_of(to, rows, cols) for _, to in stores]
+        writes += [range_of(r[3], rows, cols) for r in reductions]
+        return [range_of(o, rows, cols) for o in operands], writes
+    if kind == "gather":
+        _, size, rows, cols, x, t, out = rest
+        return [range_of(x, size, cols), range_of(t, rows, 1)], [range_of(out, rows, cols)]
+    if kind == "uniform":
+        _, n, state, out = rest
+        return [range_of(state, 1, 12)], [range_of(out, 1, n)]
+    if kind == "cross_entropy":
+        _, rows, cols, z, t, loss, residual, probability, *_ = rest
+        writes = [range_of(o, rows, cols) for o in (residual, probability) if o is not None]
+        writes += [] if loss is None else [range_of(loss, rows, 1)]
+        return [range_of(z, rows, cols), range_of(t, rows, 1)], writes
+    _, rows, cols, source, target, *_ = rest  # softmax and copy
+    return [range_of(source, rows, cols)], [range_of(target, rows, cols)]
+
+
+def range_of(operand: Any, rows: int, cols: int) -> Range:
+    base, offset, row, col, code, _ = operand
+    item = np.dtype(DTYPES.get(code, code)).itemsize
+    return base, offset, offset + (max(rows - 1, 0) * row + max(cols - 1, 0) * col + 1) * item
