@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gpugrad import backend
-from gpugrad.backend.kernels import chain, copy, cross_entropy, gemm, philox, softmax
+from gpugrad.backend.kernels import argmax, chain, copy, cross_entropy, gemm, philox, softmax
 
 GROUP = "fused kernels, float32"
 Case = tuple[Callable[[], None], int]  # what to run, and the bytes it must move
@@ -85,6 +85,12 @@ def loss_and_residual(place: Any, m: int, n: int) -> Case:
     return lambda: plan.launch(place, z, t, status, loss, residual), 2 * z.nbytes
 
 
+def guesses(place: Any, m: int, n: int) -> Case:
+    x, out = filled(place, m, n), place.empty((m,), np.dtype("i8"))
+    plan = argmax.plan("f4", m, n, n, 1, False)
+    return lambda: plan.launch(place, x, out), x.nbytes + out.nbytes
+
+
 def transpose(place: Any, m: int, n: int) -> Case:
     x, y = filled(place, n, m), place.empty((m, n), np.dtype("f4"))
     plan = copy.plan(4, m, n, (1, m), (n, 1))
@@ -109,6 +115,8 @@ MEMORY = [
     (softmax_rows, (4096, 4096)),
     (loss_and_residual, (16384, 10)),
     (loss_and_residual, (64, 100_000)),
+    (guesses, (16384, 10)),
+    (guesses, (64, 100_000)),
     (transpose, (4096, 4096)),
     (uniforms, (4096, 4096)),
 ]

@@ -11,6 +11,7 @@ import numpy as np
 
 import gpugrad as gg
 from gpugrad.backend.kernels import (
+    argmax,
     chain,
     copy,
     cross_entropy,
@@ -23,7 +24,7 @@ from gpugrad.backend.kernels import (
     softmax,
 )
 from gpugrad.backend.launch import Loader, kernel_source
-from gpugrad.compiler.expr import BINARY, UNARY
+from gpugrad.compiler.expr import BINARY, UNARY, WHOLE
 
 
 def close(got: np.ndarray, want: np.ndarray) -> None:
@@ -102,6 +103,20 @@ def check_softmax(loader: Loader) -> None:
         assert status.tolist() == [-(1 << 40), 1 << 40]
 
 
+def check_argmax(loader: Loader) -> None:
+    """Below 0, which is what lies beyond the end of a row."""
+    rng = np.random.default_rng(0)
+    for rows, cols, step in [(70, 10, 12), (3, 1030, 1032)]:
+        x, values = padded(-1 - rng.random((rows, cols)).astype("f4"), step)
+        for least, want in [(False, values.argmax(1)), (True, (-values).argmax(1))]:
+            plan = argmax.plan("f4", rows, cols, step, 1, least)
+            launch = plan.matrix.launch(argmax.argmax_text("f4", 4, least), "argmax", 4)
+            for grid in [launch.grid, (1, 1, 1)]:  # one block goes through all rows
+                out = np.zeros(rows, "i8")
+                replace(launch, grid=grid)(loader, x, step, out, 1, rows, cols)
+                np.testing.assert_array_equal(out, want)
+
+
 def check_transpose(loader: Loader) -> None:
     rng = np.random.default_rng(0)
     for rows, cols in [(33, 70), (64, 9)]:
@@ -176,7 +191,7 @@ def texts() -> dict[str, str]:
     unary = [(op, 0, -1, -1) for op in UNARY]
     lines = (*unary, *[(op, 0, 1, -1) for op in BINARY], ("where", 2, 0, 1))
     line = printer.Place("f4", printer.LINE)
-    wide = printer.Place("f8", printer.LINE)
+    wide, whole = (printer.Place(code, printer.LINE) for code in ("f8", "i8"))
     one = printer.Place("f8", printer.ONE)
     totals = tuple(
         printer.Total(kind, axis, 5, "f4", False)
@@ -192,6 +207,11 @@ def texts() -> dict[str, str]:
         width=2, operands=(accumulator, line), totals=(total,),
         lines=(("sub", 2, 1, -1), ("mul", 0, 3, -1)), stores=((4, line),),
     )  # fmt: skip
+    counts = printer.Code(
+        "i8", 2, (whole, printer.Place("i4", printer.LINE), printer.Place("b1", printer.ONE)),
+        (printer.literal(-3, "i8"),), (("eq", 0, 1, -1), ("where", 4, 2, 3)), ((5, whole),),
+        tuple(t._replace(code="i8") for t in totals),
+    )  # fmt: skip
     add = "{ return op_add(v0, v1); }"
     functions = [
         f"__device__ float {name}(float v0, float v1) {add}\n" for name in ("between", "last")
@@ -206,10 +226,14 @@ def texts() -> dict[str, str]:
         "softmax": softmax.softmax_text("f4", 4, False),
         "log_softmax": softmax.softmax_text("f8", 2, True),
         "cross_entropy": cross_entropy.cross_entropy_text("f4", "i8", 4),
+        "argmax": argmax.argmax_text("f4", 4, False),
+        "argmin": argmax.argmax_text("f2", 8, True),
         "transpose": copy.transpose_text("u8"),
         "philox": philox.philox_text("f4"),
         "opcodes_f4": _opcodes("f4", line, lines),
         "opcodes_f8": _opcodes("f8", wide, lines),
+        "opcodes_i8": _opcodes("i8", whole, tuple(line for line in lines if line[0] in WHOLE)),
+        "counts": printer.chain_text(counts),
         "chain": printer.chain_text(mixed),
         "group": printer.group_text(mixed._replace(totals=(), operands=(line, line, one))),
         "gather_x4": gather.gather_text("u4", "i8", 4),
@@ -245,6 +269,11 @@ def check_scalars(loader: Loader) -> None:
     )
     np.testing.assert_array_equal(pairs[0], np.array([-0.5, 1.0], "f4"))
     np.testing.assert_array_equal(pairs[1], [0.1 * 3.0, 0.0])
+    for value in (0.0, -1e308, np.inf, -np.inf, np.nan):
+        status = np.zeros(2, np.int64)
+        scalars.check_finite(loader, np.array([value]), status)
+        want = 0 if np.isfinite(value) else np.float64(value).view(np.int64)
+        assert status.tolist() == [0, want]
 
 
 def check_gather(loader: Loader) -> None:

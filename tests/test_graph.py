@@ -253,6 +253,77 @@ def test_labels_and_rows_out_of_range_are_errors(device: str) -> None:
                 rows(x, gg.asarray([0, bad, 1])).sum().item()
 
 
+@pytest.mark.parametrize("dtype", ["f2", "f4", "i2"])
+def test_guesses_and_how_many_are_right_are_part_of_the_graph(device: str, dtype: str) -> None:
+    values = np.random.default_rng(0).integers(-2, 3, (24, 5)).astype(dtype)
+
+    def counted(z: Any, labels: Any) -> Any:
+        right = gg.argmax(z, axis=1) == labels
+        return right.sum(), gg.argmin(z, axis=1), right.astype(np.float32).mean(), z.sum(), z.max()
+
+    step = gg.compile(counted)
+    for labels in (LABELS, LABELS.astype("u1")):
+        given = gg.asarray(values), gg.asarray(labels)
+        for _ in range(2):
+            for a, b in zip(step(*given), counted(*given), strict=True):
+                assert (a.dtype, a.shape) == (b.dtype, b.shape)
+                np.testing.assert_array_equal(a.to("cpu").numpy(), b.to("cpu").numpy())
+        if device != "cpu":
+            assert (step.stats()["graphs"], step.stats()["not fused"]) == (1, {})
+
+
+def test_whole_numbers_are_part_of_the_graph(device: str) -> None:
+    """Of 64 bits, wrapping around; of fewer, cut to them after every operation."""
+    ends = np.iinfo(np.int64)
+    n = np.array([0, 1, -1, 1 << 40, ends.max, ends.min, ends.max - 3, 77])
+    small = np.array([127, -128, 5, 0, 64, -1, 100, -100], "i1")
+    count = gg.asarray(0)
+
+    def step(n: Any, small: Any) -> Any:
+        nonlocal count
+        count += 1
+        twice = small + small  # wraps around
+        return (
+            *(n + 3, n * n - n, gg.abs(n), gg.maximum(n, small.astype(np.int64)), twice, twice > 0),
+            *(n.sum(), n.max(), n.min(), small.sum(), (n > 1).sum(axis=0), gg.where(n > 5, n, -n)),
+            *(small.astype(np.float32) * 0.5, n // 7, count * 2),
+        )
+
+    def compiled() -> Any:
+        count._assign(gg.asarray(0))
+        run = gg.compile(lambda n, small: step(n, small))
+        return [run(gg.asarray(n), gg.asarray(small)) for _ in range(3)][-1], run
+
+    with np.errstate(over="ignore"):
+        got, run = compiled()
+        count._assign(gg.asarray(2))
+        want = step(gg.asarray(n), gg.asarray(small))
+    for a, b in zip(got, want, strict=True):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        np.testing.assert_array_equal(a.to("cpu").numpy(), b.to("cpu").numpy())
+    if device != "cpu":
+        assert list(run.stats()["not fused"]) == ["floor_divide"]
+
+
+def test_a_norm_that_is_not_finite_is_an_error_of_the_graph(cuda: str) -> None:
+    """Of the next read or call; a finite one is as before."""
+    model = net()
+
+    def step(x: Any) -> Any:
+        model.zero_grad()
+        gg.square(model(x)).sum().backward()
+        return gg.optim.clip_grad_norm(model, 1.0)
+
+    run = gg.compile(step)
+    far = X.copy()
+    far[0, 0] = np.inf
+    for _ in range(3):
+        assert run(gg.asarray(X)).item() > 0
+        with pytest.raises(gg.errors.GradientError, match=r"not finite; got (nan|inf)"):
+            run(gg.asarray(far)).item()
+    assert (run.stats()["graphs"], run.stats()["calls"]) == (1, 0)
+
+
 def test_draws_are_part_of_the_graph(cuda: str) -> None:
     """The same bits as drawn here, at every replay, and in the right order between two layers."""
     generator = gg.random.Generator(5, cuda)

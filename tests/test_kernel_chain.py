@@ -10,7 +10,7 @@ from kernel_arena import Arena, aligned, check_chain, run_chain, run_twin, view
 
 from gpugrad.backend import launch, twin
 from gpugrad.backend.kernels import chain, printer
-from gpugrad.compiler.expr import BINARY, UNARY
+from gpugrad.compiler.expr import BINARY, UNARY, WHOLE
 from gpugrad.errors import GpugradError
 
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=f"{why_unavailable()}")
@@ -64,6 +64,52 @@ def test_opcodes_mean_what_numpys_do(built: Path, dtype: str) -> None:
             np.testing.assert_array_equal(
                 np.signbit(ours[ours == 0]), np.signbit(numpys[ours == 0])
             )
+
+
+def test_opcodes_of_whole_numbers_wrap_around_as_numpys_do(built: Path) -> None:
+    lines = tuple(line for line in every_opcode() if line[0] in WHOLE)
+    assert {op for op, *_ in lines} == WHOLE
+    ends = np.iinfo(np.int64)
+    values = [0, 1, -1, 3, -7, 2**53 + 1, ends.max, ends.max - 1, ends.min, ends.min + 1]
+    x, y = (a.ravel()[None] for a in np.meshgrid(values, values))
+    n = x.size
+    arena = Arena()
+    operands = tuple(arena.new("i8", 1, n, v) for v in (x, y, np.roll(x, 7)))
+    stores = tuple((3 + i, arena.take("i8", 1, n)) for i in range(len(lines)))
+    check_chain(
+        Emulator(built), arena, ("chain", "i8", 1, n, operands, (), lines, stores, (), False)
+    )
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(1, 7), (64, 36), (300, 10)])
+def test_whole_numbers_of_every_width(emulator: Emulator, rows: int, cols: int) -> None:
+    """Truths counted, sums that wrap around, extremes of the range, results cut to their dtype."""
+    arena = Arena()
+    far = arena.rng.integers(-(1 << 63), 1 << 63, (rows, cols))
+    operands = (
+        arena.new("i8", rows, cols, far),
+        arena.new("i1", rows, cols, arena.rng.integers(-128, 128, (rows, cols)), row=cols + 3),
+        arena.new("u4", rows, cols, arena.rng.integers(0, 1 << 32, (rows, 1)), row=1, col=0),
+        arena.new("b1", rows, cols, arena.rng.random((rows, cols)) < 0.5),
+    )
+    lines = (("add", 0, 1, -1), ("mul", 5, 2, -1), ("lt", 0, 4, -1), ("where", 7, 6, 3))
+    stores = ((8, arena.take("i8", rows, cols)), (6, arena.take("i2", rows, cols)))
+    reductions = tuple(
+        (kind, axis, value, arena.take("i8", count, 1, row=step), 1.0, False)
+        if axis != "rows"
+        else (kind, axis, value, arena.take("i8", 1, count), 1.0, False)
+        for kind, axis, value, count, step in [
+            ("sum", "all", 7, 1, 1),
+            ("sum", "rows", 8, cols, 0),
+            ("max", "cols", 0, rows, 1),
+            ("min", "all", 0, 1, 1),
+        ]
+    )
+    instruction = (
+        *("chain", "i8", rows, cols, operands, (float(-(1 << 40)),), lines),
+        *(stores, reductions, False),
+    )
+    check_chain(emulator, arena, instruction)
 
 
 def mixed(arena: Arena, dtype: str, rows: int, cols: int, skew: int = 0) -> tuple:

@@ -36,6 +36,8 @@ CHECKS: dict[str, Callable[[launch.Loader], None]] = {
     "chain.cuh": kernel_checks.check_chain,
     "common.cuh": kernel_checks.check_chain,
     "softmax.cuh": kernel_checks.check_softmax,
+    "rows.cuh": kernel_checks.check_softmax,
+    "argmax.cuh": kernel_checks.check_argmax,
     "transpose.cuh": kernel_checks.check_transpose,
     "philox.cuh": kernel_checks.check_philox,
     "gather.cuh": kernel_checks.check_gather,

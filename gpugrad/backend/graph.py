@@ -11,6 +11,7 @@ import numpy as np
 
 from gpugrad.backend import cublas
 from gpugrad.backend.kernels import (
+    argmax,
     chain,
     copy,
     cross_entropy,
@@ -86,7 +87,7 @@ class Program:
     @property
     def checks(self) -> bool:
         """Whether anything can be wrong with the data."""
-        return any(kind in ("cross_entropy", "gather") for kind, *_ in self._steps)
+        return any(kind in ("cross_entropy", "gather", "finite") for kind, *_ in self._steps)
 
     def wrong(self) -> Any:
         """What finished launches found wrong with the data since this was last asked, or None."""
@@ -285,8 +286,25 @@ class Program:
         status = self._status("index", size)
         return lambda: plan.launch(self._device, source, numbers, target, status)
 
+    def _argmax(
+        self, number: int, dtype: str, rows: int, cols: int, x: Any, out: Any, chunked: bool,
+        *, least: bool = False,
+    ) -> Enqueue:  # fmt: skip
+        plan = argmax.plan(dtype, rows, cols, x[2], out[2], least)
+        source, target = self._at(x), self._at(out)
+        return lambda: plan.launch(self._device, source, target)
+
+    def _argmin(self, number: int, *rest: Any) -> Enqueue:
+        return self._argmax(number, *rest, least=True)
+
+    def _finite(self, number: int, x: Any) -> Enqueue:
+        value, status = self._at(x), self._status("finite", 0)
+        return lambda: scalars.check_finite(self._device, value, status)
+
     def _status(self, kind: str, limit: int) -> int:
-        """Where a kernel writes the lowest and the highest number that is outside its range."""
+        """Where a kernel writes the lowest and the highest number that is outside its range, or,
+        of "finite", the bits of one that is infinite or NaN.
+        """
         words = self._device.seen_by_both(16).view(np.int64)
         self._statuses.append((words, kind, limit))
         return int(words.ctypes.data)

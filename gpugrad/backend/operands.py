@@ -76,7 +76,12 @@ def touched(instruction: Any) -> Touched:
         writes = [range_of(o, rows, cols) for o in (residual, probability) if o is not None]
         writes += [] if loss is None else [range_of(loss, rows, 1)]
         return [range_of(z, rows, cols), range_of(t, rows, 1)], writes
-    _, rows, cols, source, target, *_ = rest  # softmax and copy
+    if kind == "finite":
+        return [range_of(rest[0], 1, 1)], []
+    _, rows, cols, source, target, *_ = rest
+    if kind in ("argmax", "argmin"):
+        return [range_of(source, rows, cols)], [range_of(target, rows, 1)]
+    # softmax and copy
     return [range_of(source, rows, cols)], [range_of(target, rows, cols)]
 
 

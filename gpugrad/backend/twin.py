@@ -228,15 +228,19 @@ class Program:
         return call
 
     def _argmax(
-        self, place: Place, dtype: str, rows: int, cols: int, x: Any, out: Any, chunked: bool
-    ) -> Callable[[], Any]:
+        self, place: Place, dtype: str, rows: int, cols: int, x: Any, out: Any, chunked: bool,
+        *, choose: Callable[..., Any] = np.argmax,
+    ) -> Callable[[], Any]:  # fmt: skip
         rows = place.rows if chunked else rows
         values, numbers = self._at(x, rows, cols, place), self._at(out, rows, 1, place)
 
         def call() -> None:
-            np.argmax(values, axis=1, out=numbers[:, 0])
+            choose(values, axis=1, out=numbers[:, 0])
 
         return call
+
+    def _argmin(self, place: Place, *rest: Any) -> Callable[[], Any]:
+        return self._argmax(place, *rest, choose=np.argmin)
 
     def _uniform(self, place: Place, dtype: str, n: int, state: Any, out: Any) -> Callable[[], Any]:
         words, numbers = self._at(state, 1, 12, place)[0], self._at(out, 1, n, place)[0]

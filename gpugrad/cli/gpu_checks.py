@@ -69,6 +69,9 @@ def instructions() -> dict[str, tuple[list[Any], Any]]:
     chain_in = (at(0, n), at(1, n), at(2, 0, 0))
     totals = (("sum", "rows", 5, at(4, 0), 0.5, False),)
     labels = rng.integers(0, n, m)
+    guesses = ("argmax", "f4", m, n, at(0, n), at(1, 1, 1, "i8"), False)
+    right = (at(0, 1, 0, "i8"), at(1, 1, 0, "i8"))
+    count = (("sum", "all", 2, at(2, 0, 0, "i8"), 1.0, False),)
     losses = ("f4", m, n, at(0, n), at(1, 1, 1, "i8"), at(2, 1), at(3, n), None, 0.25, False)
     return {
         "gemm": (
@@ -81,6 +84,11 @@ def instructions() -> dict[str, tuple[list[Any], Any]]:
         ),
         "cross_entropy": ([floats(m, n), labels, floats(m), out], ("cross_entropy", *losses)),
         "softmax": ([floats(m, n), out], ("softmax", "f4", m, n, at(0, n), at(1, n), False, False)),
+        "argmax": ([floats(m, n), labels.copy()], guesses),
+        "count": (
+            [labels, rng.integers(0, 3, m), np.zeros(1, np.int64)],
+            ("chain", "i8", m, 1, right, (), (("lt", 1, 0, -1),), (), count, False),
+        ),
         "copy": ([floats(n, m), out], ("copy", 4, m, n, at(0, 1, m), at(1, n), False)),
     }
 

@@ -15,6 +15,7 @@ from gpugrad.compiler.nodes import (
     Copy,
     CrossEntropy,
     Draw,
+    Finite,
     Gather,
     Gemm,
     Node,
@@ -176,7 +177,10 @@ class Emitter:
     def _argmax(self, node: ArgMax) -> tuple[Any, ...]:
         rows, cols = node.x.shape
         x, out = self.operand(node.x, node.x.strides[0], 1), self.operand(node.out, 1, 1)
-        return ("argmax", _code(node.x.buffer.dtype), rows, cols, x, out, self.inside)
+        return (node.label, _code(node.x.buffer.dtype), rows, cols, x, out, self.inside)
+
+    def _finite(self, node: Finite) -> tuple[Any, ...]:
+        return ("finite", self.operand(node.x, 0, 0))
 
     def _gather(self, node: Gather) -> tuple[Any, ...]:
         (size, cols), rows = node.x.shape, node.t.shape[0]

@@ -24,6 +24,10 @@ BINARY = (
 TRUTHS = frozenset(
     ("lt", "le", "gt", "ge", "eq", "ne", "and", "or", "xor", "not", "isnan", "isinf", "isfinite")
 )
+# Those that whole numbers have too, where a chain computes in int64.
+WHOLE = frozenset(
+    ("add", "sub", "mul", "neg", "abs", "square", "max", "min", "sign", "where")
+) | TRUTHS.difference(("isnan", "isinf", "isfinite"))
 
 
 class Expr:
@@ -137,8 +141,8 @@ class Symbol:
                 exprs.append(self._builder.const(float(a)))
             else:
                 raise Unsupported(f"{op} with {type(a).__name__}")
-        floats = [d for d in dtypes if d.kind == "f"]
-        dtype = np.dtype(bool) if op in TRUTHS else np.result_type(*floats or [np.float32])
+        numbers = [d for d in dtypes if d.kind != "b"]
+        dtype = np.dtype(bool) if op in TRUTHS else np.result_type(*numbers or [np.float32])
         shape = np.broadcast_shapes(*[a.shape for a in args if type(a) is Symbol])
         return Symbol(self._builder, self._builder.make(op, *exprs), dtype, shape)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad.compiler.expr import Expr, Unsupported, lines, substituted, symbolic
+from gpugrad.compiler.expr import WHOLE, Expr, Unsupported, lines, substituted, symbolic
 from gpugrad.compiler.loss import HALF, losses, single
 from gpugrad.compiler.nodes import (
     STATE_WORDS,
@@ -22,6 +22,7 @@ from gpugrad.compiler.nodes import (
     Concat,
     Copy,
     Draw,
+    Finite,
     Gather,
     Gemm,
     Node,
@@ -65,6 +66,7 @@ _CHEAP = frozenset(
 _LONGEST = 200  # expressions of a chain: more would not stay in a core's L1
 _COPY = SimpleNamespace(name="copy", forward=lambda xp, x: xp.ascontiguousarray(x))
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+_INT64 = np.dtype(np.int64)
 
 
 class Lowering:
@@ -166,8 +168,11 @@ class Lowering:
                 self._softmax(eqn)
             elif name == "concat":
                 self._concat(eqn)
-            elif name == "argmax":
+            elif name in ("argmax", "argmin"):
                 self._argmax(eqn)
+            elif name == "finite" and self._on_device:
+                self.view[eqn.outputs[0]] = self.at(eqn.inputs[0])
+                self.add(Finite(self.at(eqn.inputs[0])))
             elif name in ("equal", "not_equal") and self._whole_and_small(eqn.inputs):
                 inputs, (y,) = [self.at(x) for x in eqn.inputs], eqn.outputs
                 self._chain(y.shape, np.dtype(np.float64), inputs, eqn.op.forward, [y])
@@ -343,7 +348,9 @@ class Lowering:
 
     def _argmax(self, eqn: Eqn) -> None:
         (x,), (y,) = eqn.inputs, eqn.outputs
-        if self._on_device or x.dtype not in self._floats or not x.shape:
+        least = eqn.op.name == "argmin"
+        taken = self._on_device or (x.dtype in self._floats and not least)
+        if not taken or x.dtype.kind == "c" or not x.shape:
             raise Unsupported("no native form")
         if eqn.params["axis"] != len(x.shape) - 1 or 0 in x.shape:
             raise Unsupported("an axis that is not the last")
@@ -351,7 +358,7 @@ class Lowering:
         rows = math.prod(x.shape) // cols
         source, out = self.dense(self.at(x)), self.new(y)
         source = source._replace(shape=(rows, cols), strides=(cols, 1))
-        self.add(ArgMax(source, whole(out.buffer, (rows,))))
+        self.add(ArgMax(source, whole(out.buffer, (rows,)), least))
         self._numbers.add(y)
 
     def _whole_and_small(self, xs: Sequence[Any]) -> bool:
@@ -367,7 +374,8 @@ class Lowering:
     # Elementwise
 
     def _pointwise(self, eqn: Eqn) -> None:
-        dtype = _compute_dtype(eqn, self._floats)
+        computes_whole = self._on_device and _is_whole(eqn)
+        dtype = _INT64 if computes_whole else _compute_dtype(eqn, self._floats)
         shape = eqn.outputs[0].shape
         params = eqn.params
         forward = eqn.op.pointwise
@@ -428,6 +436,8 @@ class Lowering:
         given: list[Any] = []
         for x in inputs:
             if not isinstance(x, View):
+                if dtype == _INT64 and not (float(x).is_integer() and abs(x) <= 1 << 53):
+                    raise Unsupported("a number that is not whole, or too large")
                 given.append((home.builder.const(x), np.dtype(dtype), ()))
                 continue
             if x.buffer in home.values and x == home.stores.get(x.buffer):
@@ -438,7 +448,12 @@ class Lowering:
             given.append((expr, _wide(kind), x.shape))
         if isinstance(forward, str):
             return [home.builder.make(forward, *[expr for expr, _, _ in given])]
-        return symbolic(forward, home.builder, given, params)
+        exprs = symbolic(forward, home.builder, given, params)
+        if dtype == _INT64:
+            odd = {e.op for e in lines(exprs)} - {*WHOLE, "in", "const"}
+            if odd:
+                raise Unsupported(f"{', '.join(sorted(odd))} of whole numbers")
+        return exprs
 
     _views: dict[View, View]
 
@@ -482,7 +497,7 @@ class Lowering:
     def _offers(self, node: Chain, inputs: Sequence[Any]) -> bool:
         """Whether all that ``inputs`` take from ``node`` is there element by element."""
         views = [x for x in inputs if isinstance(x, View) and self.maker.get(x.buffer) is node]
-        return all(node.stores.get(x.buffer) == x and x.buffer.dtype != HALF for x in views)
+        return all(node.stores.get(x.buffer) == x and not _rounds(x.buffer.dtype) for x in views)
 
     def _leads(self, node: Node, others: Sequence[Node]) -> bool:
         """Whether one of ``others`` needs what ``node`` writes, however far down."""
@@ -514,7 +529,8 @@ class Lowering:
         (x,), (y,) = eqn.inputs, eqn.outputs
         counts = type(x) is Traced and x.dtype == np.bool_ and eqn.op.name == "sum"
         counts = counts and not self._on_device
-        if not counts and (
+        whole_sum = self._on_device and _is_whole(eqn)
+        if not (counts or whole_sum) and (
             type(x) is not Traced or y.dtype not in self._floats or x.dtype != y.dtype
         ):
             raise Unsupported("a sum that changes the dtype")
@@ -533,9 +549,9 @@ class Lowering:
         view = self.at(x)
         maker = self.maker.get(view.buffer)
         split = max(1, min(lead, n - 1)) if n > 1 else 0
-        dtype = np.dtype(np.float64) if counts else _wide(x.dtype)
+        dtype = np.dtype(np.float64) if counts else _INT64 if whole_sum else _wide(x.dtype)
         offered = isinstance(maker, Chain) and self._offers(maker, [view]) and n <= 2
-        if isinstance(maker, Chain) and offered and (not counts or maker.dtype == dtype):
+        if isinstance(maker, Chain) and offered and maker.dtype == dtype:
             home, expr = maker, maker.values[view.buffer]
         else:
             flat = self.dense(view) if n > 2 else view
@@ -591,7 +607,7 @@ class Lowering:
         for chain in [node for node in self.nodes if isinstance(node, Chain)]:
             for buffer in list(chain.stores)[::-1]:
                 readers = readers_of.get(buffer, [])
-                if buffer in seen or len(readers) != 1 or buffer.dtype == HALF:
+                if buffer in seen or len(readers) != 1 or _rounds(buffer.dtype):
                     continue
                 (reader,) = readers
                 view = chain.stores[buffer]
@@ -615,7 +631,7 @@ class Lowering:
         kept = {
             id(chain.values[b]): view
             for b, view in chain.stores.items()
-            if b is not buffer and readers_of.get(b) and b.dtype != HALF
+            if b is not buffer and readers_of.get(b) and not _rounds(b.dtype)
         }
         there = {v.buffer for v in reader.reads}
         given: dict[int, Expr] = {}
@@ -688,6 +704,20 @@ def _is_live(expr: Expr) -> bool:
 def _wide(dtype: Any) -> Any:
     """What a chain computes in for values of this dtype."""
     return np.dtype(np.float32) if dtype == HALF else dtype
+
+
+def _is_whole(eqn: Eqn) -> bool:
+    """Whether all there is are integers, whose int64 has the same bits, and truths."""
+    values = [x for x in (*eqn.inputs, *eqn.outputs) if type(x) is Traced]
+    dtypes = {x.dtype for x in values}
+    if any(d is float or d.kind not in "iub" or d == np.uint64 for d in dtypes):
+        return False
+    return any(d.kind != "b" for d in dtypes)
+
+
+def _rounds(dtype: Any) -> bool:
+    """Whether storing a value loses something of what a chain computes with: read it from there."""
+    return bool(dtype == HALF or (dtype.kind in "iu" and dtype.itemsize < 8))
 
 
 def _compute_dtype(eqn: Eqn, known: Sequence[Any]) -> Any:

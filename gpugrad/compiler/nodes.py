@@ -162,12 +162,14 @@ class Softmax(Node):
 
 
 class ArgMax(Node):
-    """The number of the first largest value of each row, or of the first NaN."""
+    """The number of each row's first largest value, or ``least`` value, or of its first NaN."""
 
-    label = "argmax"
+    def __init__(self, x: View, out: View, least: bool) -> None:
+        self.x, self.out, self.least = x, out, least
 
-    def __init__(self, x: View, out: View) -> None:
-        self.x, self.out = x, out
+    @property
+    def label(self) -> str:  # type: ignore[override]
+        return "argmin" if self.least else "argmax"
 
     @property
     def reads(self) -> list[View]:
@@ -193,6 +195,23 @@ class Gather(Node):
     @property
     def writes(self) -> list[View]:
         return [self.out]
+
+
+class Finite(Node):
+    """That the one value of ``x`` is finite; in a step that goes on in any case."""
+
+    label = "finite"
+
+    def __init__(self, x: View) -> None:
+        self.x = x
+
+    @property
+    def reads(self) -> list[View]:
+        return [self.x]
+
+    @property
+    def writes(self) -> list[View]:
+        return []
 
 
 class Draw(Node):

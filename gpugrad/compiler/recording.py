@@ -21,6 +21,7 @@ from gpugrad.config import flags
 from gpugrad.errors import GpugradError, GradientError, TraceError, message
 from gpugrad.node import Node, Sink
 from gpugrad.ops.index import label_error
+from gpugrad.ops.update import norm_error
 from gpugrad.state import state
 from gpugrad.tape import reachable
 from gpugrad.tensor import Tensor, sole_owner
@@ -494,8 +495,12 @@ class Recording:
 
 
 def _raise(wrong: Any) -> None:
-    """Raise for what an engine found: ("label", value, classes) or ("index", value, size)."""
+    """Raise for what an engine found: ("label", value, classes), ("index", value, size) or
+    ("finite", bits, 0).
+    """
     kind, value, limit = wrong
+    if kind == "finite":
+        raise norm_error(float(np.int64(value).view(np.float64)))
     if kind == "index":
         raise out_of_range("index", value, value, limit)
     raise label_error("cross_entropy", value, limit)

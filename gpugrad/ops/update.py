@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gpugrad.aval import Aval
+from gpugrad.errors import GradientError, message
 from gpugrad.op import Op
 
 # Values a block. Of 4k to 4M, Adam on 4M float32 values took 7.5 ms with this, 9.1 ms unblocked.
@@ -132,3 +133,8 @@ momentum = _update("sgd_momentum", 1, _momentum)
 adam = _update("adam", 2, _adam)
 rmsprop = _update("rmsprop", 1, _rmsprop)
 adagrad = _update("adagrad", 1, _adagrad)
+
+
+def norm_error(total: float) -> GradientError:
+    """The error for gradients whose joint norm is ``total``."""
+    return GradientError(message("clip_grad_norm", "a gradient is not finite", total))

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from gpugrad.errors import GradientError, message
 from gpugrad.late import functions
 from gpugrad.nn.module import Module
+from gpugrad.ops.update import norm_error
 from gpugrad.optim.base import at_least
 from gpugrad.state import grad_mode, state
 from gpugrad.tensor import Tensor
@@ -18,7 +18,8 @@ from gpugrad.tensor import Tensor
 def clip_grad_norm(params: Module | Iterable[Tensor], max_norm: float) -> float:
     """Scale all gradients so that their joint Euclidean norm is at most ``max_norm``.
 
-    Returns the norm before. Raises `GradientError` when it is not finite, and changes nothing then.
+    Returns the norm before. Raises `GradientError` when it is not finite, and changes nothing then;
+    in a step compiled for a GPU a later call or read raises, when the step has been made.
     Pascanu et al. 2013, algorithm 1.
     """
     at_least("clip_grad_norm", max_norm=max_norm)
@@ -30,7 +31,7 @@ def clip_grad_norm(params: Module | Iterable[Tensor], max_norm: float) -> float:
         return _clip_traced(found, max_norm)  # type: ignore[no-any-return]
     total = math.hypot(*[functions.norm(g.astype(np.float64)).item() for _, g in found])
     if not math.isfinite(total):
-        raise GradientError(message("clip_grad_norm", "a gradient is not finite", total))
+        raise norm_error(total)
     if total > max_norm:
         with grad_mode(False):
             for p, g in found:
@@ -54,7 +55,7 @@ def _clip_traced(found: list[tuple[Tensor, Tensor]], max_norm: float) -> Any:
 
 def _finite(xp: Any, total: Any) -> Any:
     if not xp.isfinite(total):
-        raise GradientError(message("clip_grad_norm", "a gradient is not finite", float(total)))
+        raise norm_error(float(total))
     return total
 
 

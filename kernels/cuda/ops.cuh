@@ -1,4 +1,5 @@
-// The opcodes of fused elementwise code (gpugrad/compiler/expr.py), on one float or double each.
+// The opcodes of fused elementwise code (gpugrad/compiler/expr.py), on one float or double each;
+// those of WHOLE there on one index_t as well, which wraps around as NumPy's int64 does.
 //
 // Each means what NumPy's function does: see NUMPY in gpugrad/backend/twin.py, their twin. Results
 // are rounded after every operation: products go through __fmul_rn, which nvcc never joins with a
@@ -11,6 +12,14 @@
     __device__ __forceinline__ float op_##NAME(OP_ARGUMENTS_##COUNT(float)) { return IN_FLOAT; }   \
     __device__ __forceinline__ double op_##NAME(OP_ARGUMENTS_##COUNT(double)) { return IN_DOUBLE; }
 #define OP(COUNT, NAME, EXPRESSION) OP_AS(COUNT, NAME, EXPRESSION, EXPRESSION)
+#define OP_WHOLE(COUNT, NAME, EXPRESSION)                                                          \
+    __device__ __forceinline__ index_t op_##NAME(OP_ARGUMENTS_##COUNT(index_t)) {                  \
+        return EXPRESSION;                                                                         \
+    }
+#define OP_ALL(COUNT, NAME, EXPRESSION)                                                            \
+    OP(COUNT, NAME, EXPRESSION)                                                                    \
+    OP_WHOLE(COUNT, NAME, EXPRESSION)
+#define WRAPPING(EXPRESSION) static_cast<index_t>(EXPRESSION)  // of a sum without sign
 #define OP_LIBRARY(NAME, FUNCTION) OP_AS(1, NAME, FUNCTION##f(x), FUNCTION(x))
 #define OP_LIBRARY_2(NAME, FUNCTION) OP_AS(2, NAME, FUNCTION##f(x, y), FUNCTION(x, y))
 
@@ -19,7 +28,12 @@ OP(2, sub, x - y)
 OP_AS(2, mul, __fmul_rn(x, y), __dmul_rn(x, y))
 OP(2, div, x / y)
 OP(1, neg, -x)
-OP(1, square, op_mul(x, x))
+OP_WHOLE(2, add, WRAPPING(0ull + x + y))
+OP_WHOLE(2, sub, WRAPPING(0ull + x - y))
+OP_WHOLE(2, mul, WRAPPING(1ull * x * y))
+OP_WHOLE(1, neg, WRAPPING(0ull - x))
+OP_WHOLE(1, abs, x < 0 ? op_neg(x) : x)
+OP_ALL(1, square, op_mul(x, x))
 OP(1, recip, 1 / x)
 OP_LIBRARY(abs, fabs)
 OP_LIBRARY(sqrt, sqrt)
@@ -56,22 +70,22 @@ OP_AS(1, isinf, fabsf(x) == __int_as_float(0x7f800000),
       fabs(x) == __longlong_as_double(0x7ff0000000000000LL))
 OP_AS(1, isfinite, fabsf(x) < __int_as_float(0x7f800000),
       fabs(x) < __longlong_as_double(0x7ff0000000000000LL))
-OP(1, not, x == 0)
-OP(2, lt, x < y)
-OP(2, le, x <= y)
-OP(2, gt, x > y)
-OP(2, ge, x >= y)
-OP(2, eq, x == y)
-OP(2, ne, x != y)
-OP(2, and, x != 0 && y != 0)
-OP(2, or, x != 0 || y != 0)
-OP(2, xor, (x != 0) != (y != 0))
-OP(3, where, x != 0 ? y : z)
+OP_ALL(1, not, x == 0)
+OP_ALL(2, lt, x < y)
+OP_ALL(2, le, x <= y)
+OP_ALL(2, gt, x > y)
+OP_ALL(2, ge, x >= y)
+OP_ALL(2, eq, x == y)
+OP_ALL(2, ne, x != y)
+OP_ALL(2, and, x != 0 && y != 0)
+OP_ALL(2, or, x != 0 || y != 0)
+OP_ALL(2, xor, (x != 0) != (y != 0))
+OP_ALL(3, where, x != 0 ? y : z)
 
 // A NaN on either side is the result.
-OP(2, max, x > y || x != x ? x : y)
-OP(2, min, x < y || x != x ? x : y)
-OP(1, sign, x > 0 ? 1 : x < 0 ? -1 : x == 0 ? 0 : x)
+OP_ALL(2, max, x > y || x != x ? x : y)
+OP_ALL(2, min, x < y || x != x ? x : y)
+OP_ALL(1, sign, x > 0 ? 1 : x < 0 ? -1 : x == 0 ? 0 : x)
 
 // Where x is 0 and y infinite or NaN, the product is 0.
 OP(2, mulz, x == 0 && op_mul(x, y) != op_mul(x, y) ? 0 : op_mul(x, y))

@@ -24,7 +24,12 @@ __device__ __forceinline__ T joined(T a, T b) {
 // What joined() leaves the other side as it is with.
 template <Kind KIND, typename T>
 __device__ __forceinline__ T nothing() {
-    return KIND == SUM ? T(0) : KIND == MAX ? -infinity<T>() : infinity<T>();
+    if (KIND == SUM) return T(0);
+    if constexpr (T(0.5) == T(0)) {  // whole numbers, of 64 bits
+        return KIND == MAX ? T(1ull << 63) : T(~(1ull << 63));
+    } else {
+        return KIND == MAX ? -infinity<T>() : infinity<T>();
+    }
 }
 
 // Gives each lane the result over the lanes whose numbers differ from its own in bits of `from`

@@ -4,14 +4,15 @@
 //     send_f64     to[k] = numbers.at[k]                       k < count
 //     alpha_beta   to[0] = factor * rate[0], to[1] = beta      in double, then rounded; for each of
 //                                                              `count` products
+//     finite_f64   status[1] = the bits of x[0]                where x[0] is infinite or NaN
 //
-// NumPy twin: the factor of gpugrad.backend.twin.Program._gemm; for send, an assignment.
+// NumPy twin: the factor of gpugrad.backend.twin.Program._gemm; for send, an assignment; isfinite.
 //
 // Layout  Numbers and Factors come by value, in the launch's own parameters, so that later ones
 //         cannot overtake those of a run still in the queue. Larger counts take several launches.
 //         rate and to lie in device memory; to is float where `single`, else double.
-// Grid    one block of NUMBERS or FACTORS threads.
-// Bytes   8 written a number; 8 read and 8 or 16 written a product.
+// Grid    one block of NUMBERS or FACTORS threads; one thread for finite_f64.
+// Bytes   8 written a number; 8 read and 8 or 16 written a product; 8 read.
 
 constexpr int NUMBERS = 64;
 constexpr int FACTORS = 64;
@@ -58,3 +59,10 @@ extern "C" __global__ void __launch_bounds__(FACTORS)
     }
 }
 GG_EXPORT(alpha_beta)
+
+extern "C" __global__ void __launch_bounds__(1) finite_f64(const double* x, index_t* status) {
+    if (x[0] - x[0] != 0) {
+        status[1] = __double_as_longlong(x[0]);  // never 0
+    }
+}
+GG_EXPORT(finite_f64)

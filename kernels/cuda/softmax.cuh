@@ -10,8 +10,7 @@
 //
 // Layout   rows lie a step apart, columns are neighbours. y may be x. WIDTH > 1 needs the start of
 //          every row aligned to WIDTH elements. loss, residual and probability may be null.
-// Grid     (any), block (lanes, height) of BLOCK_THREADS: lanes a power of two up to 32, or all.
-//          `lanes` threads share a row, in one pass for top and sum together and one for the rest.
+// Grid     (any), block as rows.cuh says; one pass for top and sum together and one for the rest.
 // Bytes    x twice (the second time mostly from cache), every output once.
 // Order    additions follow the launch geometry alone: the same bits on every run.
 // Labels   one outside 0..cols-1 is never used as an index: its loss is NaN, its residual 0, and it
@@ -21,6 +20,11 @@
 template <typename T>
 struct Peak {
     T top, sum;
+
+    __device__ __forceinline__ Peak beside(int distance) const {
+        return {__shfl_xor_sync(WHOLE_WARP, top, distance),
+                __shfl_xor_sync(WHOLE_WARP, sum, distance)};
+    }
 };
 
 // One exponential an element, whichever is larger. The values may be equal infinities.
@@ -44,40 +48,6 @@ __device__ __forceinline__ void take(Peak<T>& peak, const Peak<T>& other) {
     peak.top = top;
 }
 
-// The peak of a row from those of its threads. Every thread of the block must call it.
-template <typename T>
-__device__ __forceinline__ Peak<T> over_row(Peak<T> peak) {
-    const int lanes = blockDim.x < WARP_LANES ? blockDim.x : WARP_LANES;
-    for (int distance = lanes / 2; distance > 0; distance /= 2) {
-        Peak<T> other;
-        other.top = __shfl_xor_sync(WHOLE_WARP, peak.top, distance);
-        other.sum = __shfl_xor_sync(WHOLE_WARP, peak.sum, distance);
-        take(peak, other);
-    }
-    if (blockDim.x > WARP_LANES) {
-        __shared__ Peak<T> of_warps[BLOCK_WARPS];
-        __syncthreads();  // those of the row before may still be read
-        if (threadIdx.x % WARP_LANES == 0) of_warps[threadIdx.x / WARP_LANES] = peak;
-        __syncthreads();
-        peak = of_warps[0];
-        for (int w = 1; w < BLOCK_WARPS; ++w) {
-            take(peak, of_warps[w]);
-        }
-    }
-    // NaN where top is infinite, as exp(top - top) is.
-    peak.sum += peak.top - peak.top;
-    return peak;
-}
-
-// Calls visit(col, count) for the packs of a row that fall to this thread.
-template <int WIDTH, typename Visit>
-__device__ __forceinline__ void for_packs(index_t cols, Visit visit) {
-    const index_t step = index_t(blockDim.x) * WIDTH;
-    for (index_t col = index_t(threadIdx.x) * WIDTH; col < cols; col += step) {
-        visit(col, cols - col < WIDTH ? int(cols - col) : WIDTH);
-    }
-}
-
 template <int WIDTH, typename T>
 __device__ __forceinline__ Peak<T> peak_of(const T* row, index_t cols) {
     Peak<T> peak = {-infinity<T>(), T(0)};
@@ -91,6 +61,15 @@ __device__ __forceinline__ Peak<T> peak_of(const T* row, index_t cols) {
     return peak;
 }
 
+// The same of a row whose threads have such peaks. Every thread of the block must call it.
+template <typename T>
+__device__ __forceinline__ Peak<T> peak_over_row(Peak<T> peak) {
+    peak = over_row(peak);
+    // NaN where top is infinite, as exp(top - top) is.
+    peak.sum += peak.top - peak.top;
+    return peak;
+}
+
 template <int WIDTH, bool LOG, typename T>
 __device__ __forceinline__ void softmax_rows(const T* x, index_t x_row, T* y, index_t y_row,
                                              index_t rows, index_t cols) {
@@ -100,7 +79,7 @@ __device__ __forceinline__ void softmax_rows(const T* x, index_t x_row, T* y, in
         const index_t width = row < rows ? cols : 0;  // idle threads too: over_row() holds barriers
         const T* const from = x + row * x_row;
         T* const to = y + row * y_row;
-        const Peak<T> peak = over_row(peak_of<WIDTH>(from, width));
+        const Peak<T> peak = peak_over_row(peak_of<WIDTH>(from, width));
         const T log_sum = LOG ? op_log(peak.sum) : T(0);
         for_packs<WIDTH>(width, [&](index_t col, int count) {
             pack<T, WIDTH> values = load_line<WIDTH>(from + col, count);
@@ -124,7 +103,7 @@ __device__ __forceinline__ void cross_entropy_rows(
         const index_t row = first + threadIdx.y;
         const index_t width = row < rows ? cols : 0;  // idle threads too: over_row() holds barriers
         const T* const from = z + row * z_row;
-        const Peak<T> peak = over_row(peak_of<WIDTH>(from, width));
+        const Peak<T> peak = peak_over_row(peak_of<WIDTH>(from, width));
         if (row >= rows) continue;  // the last time round, and no barrier follows
         const Label named = t[row * t_step];
         // A label of 64 bits without sign need not fit.

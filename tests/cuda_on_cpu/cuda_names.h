@@ -97,6 +97,7 @@ To bits_as(From from) {
 int __float_as_int(float x) { return bits_as<int>(x); }
 float __int_as_float(int bits) { return bits_as<float>(bits); }
 double __longlong_as_double(long long bits) { return bits_as<double>(bits); }
+long long __double_as_longlong(double x) { return bits_as<long long>(x); }
 
 // Threads take turns, so nothing comes between.
 long long atomicMin(long long* address, long long value) {

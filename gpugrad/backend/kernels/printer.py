@@ -77,6 +77,8 @@ class Code(NamedTuple):
 
 def literal(value: float, dtype: str) -> str:
     """``value``, rounded to ``dtype``, as C++ of the same bits."""
+    if dtype == "i8":
+        return f"{int(value)}LL"
     single = dtype == "f4"
     with np.errstate(over="ignore"):
         x = float(np.float32(value)) if single else float(value)

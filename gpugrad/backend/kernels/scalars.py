@@ -48,3 +48,8 @@ def factors(loader: Loader, wanted: Sequence[Factor]) -> None:
         values["at"][0, : len(part)] = [tuple(f) for f in part]
         launch = Launch(kernel_source(FILE), "alpha_beta", (1, 1, 1), (FACTORS, 1, 1))
         launch(loader, values, len(part))
+
+
+def check_finite(loader: Loader, x: Any, status: Any) -> None:
+    """Enqueue that ``status[1]`` holds the bits of the float64 ``x`` where it is not finite."""
+    Launch(kernel_source(FILE), "finite_f64", (1, 1, 1), (1, 1, 1))(loader, x, status)

@@ -21,7 +21,7 @@ from gpugrad.backend.launch import (
     power_of_two_from,
 )
 
-FILES = ("ops.cuh", "reduce.cuh", "softmax.cuh")
+FILES = ("ops.cuh", "reduce.cuh", "rows.cuh", "softmax.cuh")
 _WARP_COLS = 1024  # up to here a warp has a row to itself, from here a block
 _MOST_BLOCKS = 2**31 - 1
 
