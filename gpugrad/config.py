@@ -10,10 +10,11 @@ variable                   default  meaning
 ``GPUGRAD_NATIVE``         ``1``    run compiled steps, layers, losses and updates in the native
                                     CPU core where it could be built; ``0`` leaves all to NumPy
 ``GPUGRAD_NUM_THREADS``    ``0``    threads of the native core; ``0``: one for each core
-``GPUGRAD_FUSE_PRODUCTS``  ``0``    float32 products of compiled steps on CUDA, and what follows
-                                    on them, in one kernel of our own instead of cuBLASLt's and
-                                    a second, and layers up to 128 wide several in one launch
-                                    (compute capability 8.0 and up); not measured yet
+``GPUGRAD_FUSE_PRODUCTS``  ``auto`` products of compiled steps on CUDA, with what follows on
+                                    them, and layers up to 128 wide: ``1`` in kernels of our own
+                                    (compute capability 8.0 and up), ``0`` cuBLASLt's, ``auto``
+                                    as is fastest here, which is measured when a step is
+                                    recorded and kept in ``GPUGRAD_CACHE_DIR``
 ``GPUGRAD_TF32``           ``0``    float32 matrix products of compiled steps on CUDA may round
                                     their operands to TF32, 10 bits: several times as fast
 =========================  =======  ====================================================
@@ -33,7 +34,8 @@ class _Flags(threading.local):
         self.device = os.environ.get("GPUGRAD_DEVICE", "cpu")
         self.check = os.environ.get("GPUGRAD_CHECK", "0") == "1"
         self.native = os.environ.get("GPUGRAD_NATIVE", "1") != "0"
-        self.fuse_products = os.environ.get("GPUGRAD_FUSE_PRODUCTS", "0") == "1"
+        fuse_products = os.environ.get("GPUGRAD_FUSE_PRODUCTS", "auto")
+        self.fuse_products: bool | str = {"0": False, "1": True}.get(fuse_products, "auto")
         self.tf32 = os.environ.get("GPUGRAD_TF32", "0") == "1"
         self.num_threads = int(os.environ.get("GPUGRAD_NUM_THREADS", "0") or 0)
 

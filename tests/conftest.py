@@ -1,5 +1,6 @@
 """Which device the tests run on, and a count of what a run without a GPU does not show."""
 
+import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Measuring for each of thousands of small steps would take the time, and not always choose one
+    # way; tests of other ways ask for them.
+    os.environ["GPUGRAD_FUSE_PRODUCTS"] = "0"
+    gg.config.flags.fuse_products = False
     if config.getoption("--cuda-stand-in"):
         cupy_stand_in.install()
 

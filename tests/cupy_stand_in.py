@@ -384,6 +384,8 @@ def install() -> None:
         runtime=types.SimpleNamespace(
             getDeviceCount=lambda: 1,
             runtimeGetVersion=lambda: 13000,
+            driverGetVersion=lambda: 13000,
+            getDeviceProperties=lambda index: {"name": b"stand-in"},
             CUDARuntimeError=RuntimeError,
             memGetInfo=lambda: (1 << 30, 2 << 30),
         ),

@@ -7,6 +7,7 @@ extra or with a CUDA toolkit.
 
 import ctypes
 import sys
+import threading
 from collections.abc import Iterable
 from ctypes import byref, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from functools import lru_cache
@@ -23,6 +24,8 @@ _TYPES = {np.dtype(np.float32): 0, np.dtype(np.float64): 1, np.dtype(np.float16)
 _COMPUTE = {np.dtype(np.float32): 68, np.dtype(np.float64): 70, np.dtype(np.float16): 68}
 _COMPUTE_TF32 = 77
 _DESC_POINTER_MODE, _DESC_TRANSA, _DESC_TRANSB = 2, 3, 4
+_DESC_EPILOGUE, _DESC_BIAS_POINTER = 7, 8
+_EPILOGUES = {"bias": 4, "sums": 512}  # BIAS, BGRADB
 _POINTERS_ON_DEVICE = 1
 _TRANSPOSED = 1
 _PREFERENCE_WORKSPACE, _PREFERENCE_REDUCTIONS = 1, 3
@@ -81,14 +84,22 @@ class Product(NamedTuple):
     scalars_on_device: bool
     alignments: tuple[int, int, int]
     tf32: bool = False
+    epilogue: str = ""  # "bias": adds a vector to rows of c; "sums": gives sums over columns of a
+    vector_alignment: int = 0  # of the epilogue's vector, in bytes
+    rank: int = 0  # which of the algorithms that the library proposes, the best first
 
 
 class Matmul:
-    """A `Product` with its descriptors and algorithm, ready to be enqueued."""
+    """A `Product` with its descriptors and algorithm, ready to be enqueued.
+
+    Raises `GpugradError` where the library proposes no algorithm of that rank.
+    """
 
     def __init__(self, library: "CublasLt", product: Product) -> None:
         p = product
         self._library = library
+        self._lock = threading.Lock()
+        self._epilogue = p.epilogue
         kind = _TYPES[p.dtype]
         compute = _COMPUTE_TF32 if p.tf32 and p.dtype == np.float32 else _COMPUTE[p.dtype]
         scale = 1 if p.dtype == np.float64 else 0
@@ -102,6 +113,13 @@ class Matmul:
         for name, value in flags:
             word = c_int32(value)
             library.call("cublasLtMatmulDescSetAttribute", self._operation, name, byref(word), 4)
+        if p.epilogue:
+            word = c_int32(_EPILOGUES[p.epilogue])
+            library.call(
+                *("cublasLtMatmulDescSetAttribute", self._operation, _DESC_EPILOGUE),
+                *(byref(word), 4),
+            )
+            self._set_vector(p.vector_alignment)  # which is all that it is asked for by now
         self._a = self._layout(kind, *((p.m, p.k) if p.ta else (p.k, p.m)), p.lda)
         self._b = self._layout(kind, *((p.k, p.n) if p.tb else (p.n, p.k)), p.ldb)
         self._c = self._layout(kind, p.n, p.m, p.ldc)
@@ -115,6 +133,11 @@ class Matmul:
         self._library.call(create, byref(layout), kind, rows, cols, max(step, rows))
         return layout
 
+    def _set_vector(self, at: int) -> None:
+        """The address of the epilogue's vector."""
+        name = "cublasLtMatmulDescSetAttribute"
+        self._library.call(name, self._operation, _DESC_BIAS_POINTER, byref(c_void_p(at)), 8)
+
     def _find(self, p: Product) -> _Found:
         library, preference = self._library, c_void_p()
         library.call("cublasLtMatmulPreferenceCreate", byref(preference))
@@ -127,29 +150,40 @@ class Matmul:
         for name, value in settings:
             set_to = "cublasLtMatmulPreferenceSetAttribute"
             library.call(set_to, preference, name, byref(value), ctypes.sizeof(value))
-        found, count = _Found(), c_int()
+        found, count = (_Found * (p.rank + 1))(), c_int()
         places = (self._operation, self._b, self._a, self._c, self._c, preference)
         library.call(
             "cublasLtMatmulAlgoGetHeuristic",
-            *(library.handle, *places, 1, byref(found), byref(count)),
+            *(library.handle, *places, len(found), byref(found), byref(count)),
         )
         library.call("cublasLtMatmulPreferenceDestroy", preference)
-        if not count.value or found.status:
+        if count.value <= p.rank or found[p.rank].status:
             raise GpugradError(message("matmul", "cuBLASLt knows no algorithm for it", p))
-        return found
+        return found[p.rank]
 
     def __call__(
-        self, alpha: Any, a: int, b: int, beta: Any, c: int, workspace: int, stream: int
+        self,
+        alpha: Any,
+        a: int,
+        b: int,
+        beta: Any,
+        c: int,
+        workspace: int,
+        stream: int,
+        vector: int = 0,
     ) -> None:
         """Enqueue it; addresses as integers, and so the scalars when they are on the device."""
         if not isinstance(alpha, int):
             alpha, beta = byref(self._number(alpha)), byref(self._number(beta))
-        self._library.call(
-            "cublasLtMatmul",
-            *(self._library.handle, self._operation, alpha, b, self._b, a, self._a, beta),
-            *(c, self._c, c, self._c, byref(self._algorithm), workspace, self.workspace_bytes),
-            stream,
-        )
+        with self._lock:  # from when the vector is set until it has been taken
+            if self._epilogue:
+                self._set_vector(vector)
+            self._library.call(
+                "cublasLtMatmul",
+                *(self._library.handle, self._operation, alpha, b, self._b, a, self._a, beta),
+                *(c, self._c, c, self._c, byref(self._algorithm), workspace),
+                *(self.workspace_bytes, stream),
+            )
 
 
 class CublasLt:
@@ -160,6 +194,8 @@ class CublasLt:
         for name, types in _SIGNATURES.items():
             function = self._functions[name] = getattr(library, name)
             function.argtypes, function.restype = types, c_int
+        library.cublasLtGetVersion.restype = c_size_t
+        self.version = int(library.cublasLtGetVersion())
         self.handle = c_void_p()
         self.call("cublasLtCreate", byref(self.handle))
         self.matmul = lru_cache(maxsize=4096)(lambda product: Matmul(self, product))

@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from gpugrad.backend import cublas, graph, launch
+from gpugrad.backend import choice, cublas, graph, launch, steps
 from gpugrad.backend.kernels import gemm, philox, scalars
 from gpugrad.backend.kernels.activation import CODES, activation_bwd
 from gpugrad.backend.numpy import out_of_range
@@ -172,8 +172,22 @@ class CupyBackend:
         self, segments: Sequence[Any], bases: int, private_bytes: int, threads: int
     ) -> graph.Program:
         """What runs instructions here: the native core's interface, on this device's memory."""
-        fuse = flags.fuse_products and self.arch >= gemm.MIN_ARCH
-        return graph.Program(self, segments, bases, flags.tf32, fuse)
+        instructions = [instruction for segment in segments for instruction in segment[1]]
+        fuse = self.arch >= gemm.MIN_ARCH and flags.fuse_products
+        if fuse == "auto":
+            made = choice.fastest(self, instructions, flags.tf32)
+        else:
+            made = steps.stepped(instructions, bool(fuse))
+        return graph.Program(self, made, bases, flags.tf32)
+
+    @cached_property
+    def known(self) -> choice.Known:
+        """The fastest ways to do steps on this device, as far as they were measured."""
+        runtime = self.xp.cuda.runtime
+        name = runtime.getDeviceProperties(self.index)["name"].decode()
+        versions = runtime.driverGetVersion(), runtime.runtimeGetVersion(), self.cublas.version
+        device = f"{name}, CUDA {versions}, kernels {launch.kernels_key()}"
+        return choice.Known(choice.file(), device)
 
     def numbers(self, count: int) -> Array:
         """Room for ``count`` float64 that `send` fills: learning rates, step counts."""

@@ -24,7 +24,7 @@ from gpugrad.backend.kernels import (
 )
 from gpugrad.backend.layers import Layer
 from gpugrad.backend.operands import place_in, read_once
-from gpugrad.backend.steps import branches, stepped
+from gpugrad.backend.steps import bias_of, branches
 
 Array = Any
 Enqueue = Callable[[], None]
@@ -43,12 +43,10 @@ class Program:
 
     references = 1  # to each bound array
 
-    def __init__(
-        self, device: Any, segments: Sequence[Any], bases: int, tf32: bool, fuse_products: bool
-    ) -> None:
+    def __init__(self, device: Any, steps: Sequence[Any], bases: int, tf32: bool) -> None:
         self._device = device
         self._tf32 = tf32
-        self._steps = stepped([i for segment in segments for i in segment[1]], fuse_products)
+        self._steps = steps
         self._streams = branches(self._steps)
         self._memory: list[Any] = [None] * bases
         self._launches: list[Enqueue] = []
@@ -97,6 +95,21 @@ class Program:
                 words[:] = 0
                 return kind, low or high, limit
         return None
+
+    def repeated(self, count: int) -> Any:
+        """A graph of so many runs, after a first one."""
+
+        def enqueue(streams: Sequence[Any]) -> None:
+            for _ in range(count):
+                self._enqueue_apart(streams)
+
+        with self._device.here():
+            return self._device.capture(enqueue)
+
+    @property
+    def kinds(self) -> list[str]:
+        """What each step is, in order."""
+        return [step[3] if step[0] == "epilogue" else step[0] for step in self._steps]
 
     @property
     def captured(self) -> bool:
@@ -159,26 +172,43 @@ class Program:
         self._workspace_bytes[branch] = max(self._workspace_bytes[branch], nbytes)
         return lambda: int(self._device.address(self._workspaces[branch]))
 
-    def _gemm(
-        self, number: int, dtype: str, ta: bool, tb: bool, m: int, n: int, k: int, alpha: float,
-        scale: Any, a: Any, b: Any, beta: float, c: Any, rows: None,
-    ) -> Enqueue:  # fmt: skip
+    def _gemm(self, number: int, *gemm: Any) -> Enqueue:
+        return self._matmul(number, gemm)
+
+    def _algorithm(self, number: int, gemm: Any, rank: int) -> Enqueue:
+        """A product by one of the algorithms that cuBLASLt does not think the best."""
+        return self._matmul(number, gemm[1:], rank=rank)
+
+    def _epilogue(self, number: int, gemm: Any, chain: Any, epilogue: str) -> Enqueue:
+        """A product by cuBLASLt with more than that in one launch."""
+        if epilogue == "bias":
+            bias, out = bias_of(gemm, chain) or (None, None)
+            return self._matmul(number, (*gemm[1:12], out, None), epilogue, bias)
+        ((_, _, _, to, _, _),) = chain[8]
+        return self._matmul(number, gemm[1:], epilogue, to)
+
+    def _matmul(
+        self, number: int, gemm: Any, epilogue: str = "", vector: Any = None, rank: int = 0
+    ) -> Enqueue:
+        dtype, ta, tb, m, n, k, alpha, scale, a, b, beta, c, _ = gemm
         device = self._device
         at_a, at_b, at_c = (self._at(x) for x in (a, b, c))
+        at_vector = 0 if vector is None else self._at(vector)
         aligned = (cublas.alignment(at_a), cublas.alignment(at_b), cublas.alignment(at_c))
         product = cublas.Product(
             *(m, n, k, ta, tb, a[2], b[2], c[2], np.dtype(dtype), scale is not None, aligned),
-            tf32=self._tf32,
+            *(self._tf32, epilogue, cublas.alignment(at_vector) if epilogue else 0, rank),
         )
         matmul = device.cublas.matmul(product)
         room = self._room(number, matmul.workspace_bytes)
+        more = [at_vector] if epilogue else []
         if scale is None:
-            return lambda: matmul(alpha, at_a, at_b, beta, at_c, room(), device.stream())
+            return lambda: matmul(alpha, at_a, at_b, beta, at_c, room(), device.stream(), *more)
         at = int(device.address(self._factors)) + 16 * number
         single = dtype != "f8"  # of half precision too
         self._factored.append(scalars.Factor(self._at(scale), alpha, beta, at, single))
         beta_at = at + (4 if single else 8)
-        return lambda: matmul(at, at_a, at_b, beta_at, at_c, room(), device.stream())
+        return lambda: matmul(at, at_a, at_b, beta_at, at_c, room(), device.stream(), *more)
 
     def _product(self, number: int, product: Any, chain: Any) -> Enqueue:
         """A product and the chain on what it gives, in one launch of our own."""

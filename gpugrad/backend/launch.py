@@ -4,6 +4,7 @@ May import: the standard library, NumPy, `gpugrad.errors`. Whatever compiles and
 or the emulator of the tests, is handed in as a `Loader`.
 """
 
+import hashlib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -102,6 +103,13 @@ def kernel_source(*files: str) -> str:
         f'#line 1 "{name}"\n{(kernel_folder() / name).read_text(encoding="utf-8")}'
         for name in (HEADER, *files)
     )
+
+
+@cache
+def kernels_key() -> str:
+    """What changes whenever a kernel does."""
+    texts = {f.name: f.read_bytes() for f in kernel_folder().iterdir() if f.is_file()}
+    return hashlib.sha256(b"".join(texts[name] for name in sorted(texts))).hexdigest()[:12]
 
 
 def address(loader: Loader, pointer: Any) -> int:

@@ -3,7 +3,7 @@
 Instructions are what kernels/cpu/program.h says; steps.py joins them. Imports twin.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,20 +51,21 @@ def touched(instruction: Any) -> Touched:
     if kind in ("group", "layers"):
         each = [touched(one) for one in rest[0]]
         return [r for reads, _ in each for r in reads], [w for _, writes in each for w in writes]
-    if kind == "product":
-        (reads, writes), (more_reads, more_writes) = map(touched, rest)
+    if kind == "algorithm":
+        return touched(rest[0])
+    if kind in ("product", "epilogue"):
+        (reads, writes), (more_reads, more_writes) = map(touched, rest[:2])
         return reads + more_reads, writes + more_writes
-    if kind == "gemm":
-        _, ta, tb, m, n, k, _, scale, a, b, beta, c, _ = rest
-        reads = [range_of(a, *((k, m) if ta else (m, k))), range_of(b, *((n, k) if tb else (k, n)))]
-        reads += [range_of(scale, 1, 1)] if scale is not None else []
-        writes = [range_of(c, m, n)]
-        return reads + (writes if beta else []), writes
-    if kind == "chain":
-        _, rows, cols, operands, _, _, stores, reductions, _ = rest
-        writes = [range_of(to, rows, cols) for _, to in stores]
-        writes += [range_of(r[3], rows, cols) for r in reductions]
-        return [range_of(o, rows, cols) for o in operands], writes
+    if kind in ("gemm", "chain"):
+        ranges: Touched = [], []
+
+        def place(operand: Any, rows: int, cols: int, written: bool) -> Any:
+            ranges[written].append(range_of(operand, rows, cols))
+            return operand
+
+        moved(instruction, place)
+        reads, writes = ranges
+        return reads + (writes if kind == "gemm" and instruction[11] else []), writes
     if kind == "gather":
         _, size, rows, cols, x, t, out = rest
         return [range_of(x, size, cols), range_of(t, rows, 1)], [range_of(out, rows, cols)]
@@ -83,6 +84,24 @@ def touched(instruction: Any) -> Touched:
         return [range_of(source, rows, cols)], [range_of(target, rows, 1)]
     # softmax and copy
     return [range_of(source, rows, cols)], [range_of(target, rows, cols)]
+
+
+def moved(instruction: Any, place: Callable[[Any, int, int, bool], Any]) -> Any:
+    """A gemm or chain on other memory: ``place(operand, rows, cols, written)`` for each operand."""
+    if instruction[0] == "gemm":
+        kind, dtype, ta, tb, m, n, k, alpha, scale, a, b, beta, c, cut = instruction
+        scale = None if scale is None else place(scale, 1, 1, False)
+        a = place(a, *((k, m) if ta else (m, k)), False)
+        b = place(b, *((n, k) if tb else (k, n)), False)
+        c = place(c, m, n, True)
+        return (kind, dtype, ta, tb, m, n, k, alpha, scale, a, b, beta, c, cut)
+    kind, dtype, rows, cols, operands, constants, lines, stores, reductions, cut = instruction
+    operands = tuple(place(o, rows, cols, False) for o in operands)
+    stores = tuple((value, place(to, rows, cols, True)) for value, to in stores)
+    reductions = tuple(
+        (*first, place(to, rows, cols, True), scale, add) for *first, to, scale, add in reductions
+    )
+    return (kind, dtype, rows, cols, operands, constants, lines, stores, reductions, cut)
 
 
 def range_of(operand: Any, rows: int, cols: int) -> Range:

@@ -3,41 +3,70 @@
 Instructions are what kernels/cpu/program.h says. Imports gemm for what it takes, layers, operands.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gpugrad.backend.kernels import gemm
 from gpugrad.backend.layers import with_layers
-from gpugrad.backend.operands import conflict, conflict_of, dense, meet, range_of, touched
+from gpugrad.backend.operands import (
+    conflict,
+    conflict_of,
+    dense,
+    meet,
+    place_in,
+    range_of,
+    read_once,
+    touched,
+)
+
+Join = Callable[[Any, Any], Any]
 
 
 def stepped(instructions: Sequence[Any], fuse_products: bool) -> list[Any]:
     """The instructions; several that are one launch are a "product", "layers" or a "group"."""
-    if fuse_products:
-        instructions = with_layers(with_chains(instructions))
-    return grouped(instructions)
+    return grouped(with_layers(with_chains(instructions)) if fuse_products else instructions)
+
+
+def parts_of(step: Any) -> list[Any]:
+    """The instructions that a step is made of, in order."""
+    kind, *rest = step
+    if kind in ("layers", "group"):
+        return [part for one in rest[0] for part in parts_of(one)]
+    if kind in ("product", "epilogue"):
+        return list(rest[:2])
+    return [rest[0]] if kind == "algorithm" else [step]
+
+
+def _joined(steps: Sequence[Any], join: Join) -> list[Any]:
+    """The steps, where ``join`` makes one of an earlier and a later one, if it does not give None.
+
+    The later one moves up to the earlier, over what it has nothing to do with.
+    """
+    order: list[Any] = []
+    for step in steps:
+        for i in reversed(range(len(order))):
+            both = join(order[i], step)
+            if both is not None:
+                order[i] = both
+                break
+            if conflict(order[i], step):
+                order.append(step)
+                break
+        else:
+            order.append(step)
+    return order
 
 
 # Products with a chain behind them
 
 
 def with_chains(instructions: Sequence[Any]) -> list[Any]:
-    """The instructions, where a product and the chain that follows on it are one ("product", …).
+    """The instructions, where a product and the chain that follows on it are ("product", …)."""
 
-    The chain moves up to the product, over what it has nothing to do with.
-    """
-    order: list[Any] = []
-    for instruction in instructions:
-        for i in reversed(range(len(order))):
-            if _follows(order[i], instruction):
-                order[i] = ("product", order[i], instruction)
-                break
-            if conflict(order[i], instruction):
-                order.append(instruction)
-                break
-        else:
-            order.append(instruction)
-    return order
+    def join(earlier: Any, later: Any) -> Any:
+        return ("product", earlier, later) if _follows(earlier, later) else None
+
+    return _joined(instructions, join)
 
 
 def _follows(product: Any, chain: Any) -> bool:
@@ -64,6 +93,51 @@ def _follows(product: Any, chain: Any) -> bool:
     reads, _ = touched(product)
     _, writes = touched(chain)
     return not meet(writes, reads)
+
+
+# What cuBLASLt does beside a product
+
+
+def bias_of(gemm_: Any, chain: Any) -> tuple[Any, Any] | None:
+    """Bias and place of the result, where a product's chain adds a vector to each row, no more."""
+    _, _, _, _, m, n, _, _, _, _, _, _, c, _ = gemm_
+    _, _, _, _, operands, _, lines, stores, reductions, _ = chain
+    if len(operands) != 2 or len(lines) != 1 or len(stores) != 1 or reductions:
+        return None
+    bias, ((_, out),) = operands[1 - place_in(operands, c)], stores
+    (op, *values), kept = lines[0], out[:2] == c[:2] or read_once(c)
+    vector = bias[2] == 0 and (bias[3] == 1 or n == 1) and bias[4] == out[4] == "f4"
+    if op != "add" or sorted(values[:2]) != [0, 1] or not (kept and vector and dense(out, m, n)):
+        return None
+    return bias, out
+
+
+def with_sums(steps: Sequence[Any]) -> list[Any]:
+    """The steps, where aᵀ @ b and sums over the rows of a are one ("epilogue", …, "sums").
+
+    So are the gradients of a layer's weights and bias.
+    """
+
+    def join(earlier: Any, later: Any) -> Any:
+        for product, chain in ((earlier, later), (later, earlier)):
+            one = product[1] if product[0] == "algorithm" else product
+            if one[0] == "gemm" and chain[0] == "chain" and _sums_of(one, chain):
+                return ("epilogue", one, chain, "sums")
+        return None
+
+    return _joined(steps, join)
+
+
+def _sums_of(gemm_: Any, chain: Any) -> bool:
+    """Whether all that ``chain`` does is to sum the rows of ``gemm_``'s a, which lies turned."""
+    _, dtype, ta, _, m, _, k, _, _, a, _, _, _, _ = gemm_
+    _, chain_dtype, rows, cols, operands, _, _, stores, reductions, _ = chain
+    if not ta or stores or len(operands) != 1 or operands[0][:5] != a[:5] or len(reductions) != 1:
+        return False
+    kind, axis, value, to, scale, add = reductions[0]
+    plain = (kind, axis, value, scale, add) == ("sum", "rows", 0, 1, False)
+    same = dtype == chain_dtype == to[4] == "f4" and (rows, cols) == (k, m)
+    return bool(plain and same and (to[3] == 1 or m == 1) and not conflict(gemm_, chain))
 
 
 # Two streams
@@ -93,7 +167,7 @@ def branches(steps: Sequence[Any]) -> list[tuple[int, list[int]]]:
     turns = [0] * (len(steps) + 1)
     for i, step in enumerate(steps):
         branch = 0
-        if step[0] in ("gemm", "product"):
+        if step[0] in ("gemm", "algorithm", "product", "epilogue"):
             branch = 1 if start[i] + rest[i] < longest else turns[start[i]] % 2
             turns[start[i]] += 1
         others = [j for j in needs[i] if plan[j][0] != branch]

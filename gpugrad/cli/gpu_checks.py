@@ -157,18 +157,30 @@ def training(place: Any) -> str:
     for activation in ("sigmoid", "tanh", "relu", "gelu", "silu"):
         runs = [Run("cpu", False, activation), Run(place.device, False, activation)]
         captured = Run(place.device, True, activation)
-        wanted, eager, found = (run(8) for run in (*runs, captured))
+        with gg.config.override(fuse_products=False):
+            wanted, eager, found = (run(8) for run in (*runs, captured))
         for a, b, c in zip(wanted, eager, found, strict=True):
             _same(b, a, 1e-4, f"{activation}, uncompiled")
             _same(c, a, 1e-4, f"{activation}, compiled")
         stats = captured.step.stats()
         _check(stats["graphs"] == 1, f"not one graph: {stats}")
-    with gg.config.override(fuse_products=True):
+    chosen = []
+    for fuse, what in ((True, "with what follows in one kernel"), ("auto", "as is fastest")):
         for width in (33, 133):  # several layers in one launch, and a product each
             runs = [Run("cpu", False, width=width), Run(place.device, width=width)]
-            for a, b in zip(*(run(8) for run in runs), strict=True):
-                _same(b, a, 1e-4, f"products with what follows in one kernel, {width} wide")
-    return "8 steps with 5 activations, captured in one graph each, agree with the CPU's"
+            with gg.config.override(fuse_products=fuse):
+                results = [run(8) for run in runs]
+            for a, b in zip(*results, strict=True):
+                _same(b, a, 1e-4, f"products {what}, {width} wide")
+            chosen.append(runs[1].step.stats()["launches"])
+    return (
+        "8 steps with 5 activations, captured in one graph each, agree with the CPU's; "
+        f"fastest: {_counted(chosen[2])} when narrow, {_counted(chosen[3])} when wider"
+    )
+
+
+def _counted(launches: dict[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in launches.items())
 
 
 def _alike(one: list[Array], other: list[Array], what: str) -> None:
@@ -357,10 +369,10 @@ def _step_times(place: Any, batch: int, sizes: list[int]) -> str:
     labels = gg.asarray(rng.integers(0, 10, batch), device=place.device)
     for name, compiled, flags in (
         ("uncompiled", False, {}),
-        ("captured", True, {}),
-        ("captured, TF32", True, {"tf32": True}),
-        ("captured, products of our own", True, {"fuse_products": True}),
-        ("captured, products of our own, TF32", True, {"fuse_products": True, "tf32": True}),
+        ("captured, products by cuBLASLt", True, {"fuse_products": False}),
+        ("by kernels of our own", True, {"fuse_products": True}),
+        ("as is fastest", True, {"fuse_products": "auto"}),
+        ("as is fastest in TF32", True, {"fuse_products": "auto", "tf32": True}),
     ):
         run = Run(place.device, compiled)
         run.model = gg.nn.MLP(sizes, generator=gg.random.Generator(0), device=place.device)

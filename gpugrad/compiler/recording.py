@@ -1,6 +1,7 @@
 """A recorded step: its program, plan and memory, and how it is replayed. Imports the rest here."""
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
@@ -68,7 +69,7 @@ class Recording:
         on_device = devices[0] != "cpu"
         self.native = not on_device and native.available()
         threads = (threads or native.threads()) if self.native else 1
-        at_once = on_device and flags.fuse_products
+        at_once = on_device and bool(flags.fuse_products)
         self.plan = Plan(self.program, threads, self.native, on_device, at_once)
         engine: Any = native.Program if self.native else twin.Program
         if on_device:
@@ -489,7 +490,9 @@ class Recording:
         """How much of the step is in CUDA graphs, and what keeps the rest out."""
         if self.moving:
             return {}
+        launches = Counter(kind for engine in self._engines for kind in engine.kinds)
         own: dict[str, Any] = {"graphs": sum(engine.captured for engine in self._engines)}
+        own["launches"] = dict(launches)
         reasons = {engine.why_uncaptured for engine in self._engines} - {""}
         return own | ({"not captured": sorted(reasons)} if reasons else {})
 

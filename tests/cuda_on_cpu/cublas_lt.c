@@ -12,8 +12,11 @@ enum { OK = 0, INVALID = 7, NOT_SUPPORTED = 15 };
 enum { F32 = 0, F64 = 1, F16 = 2 };
 enum { COMPUTE_32F = 68, COMPUTE_64F = 70, COMPUTE_TF32 = 77 };
 
+enum { PLAIN = 0, BIAS = 4, SUMS = 512 };
+
 typedef struct {
-    int compute, scale, pointer_mode, transposed[2];
+    int compute, scale, pointer_mode, transposed[2], epilogue;
+    void *vector;
 } Operation;
 
 typedef struct {
@@ -46,6 +49,8 @@ typedef struct {
 
 void (*gg_on_matmul)(Matmul *) = 0;
 
+size_t cublasLtGetVersion(void) { return 130000; }
+
 int cublasLtCreate(void **handle) {
     *handle = malloc(1);
     return OK;
@@ -63,6 +68,10 @@ int cublasLtMatmulDescCreate(void **operation, int compute, int scale) {
 int cublasLtMatmulDescSetAttribute(void *operation, int name, const void *value, size_t bytes) {
     Operation *op = operation;
     int32_t word;
+    if (name == 8 && bytes == sizeof op->vector) {
+        memcpy(&op->vector, value, bytes);
+        return OK;
+    }
     if (bytes != sizeof word)
         return INVALID;
     memcpy(&word, value, sizeof word);
@@ -70,6 +79,7 @@ int cublasLtMatmulDescSetAttribute(void *operation, int name, const void *value,
         case 2: op->pointer_mode = word; return OK;
         case 3: op->transposed[0] = word; return OK;
         case 4: op->transposed[1] = word; return OK;
+        case 7: op->epilogue = word; return word == BIAS || word == SUMS ? OK : INVALID;
         default: return INVALID;
     }
 }
@@ -124,11 +134,15 @@ int cublasLtMatmulAlgoGetHeuristic(void *handle, void *operation, void *a, void 
     Layout *in = c, *out = d;
     if (!handle || !fits(operation, a, b, c) || memcmp(in, out, sizeof *in) || wanted < 1)
         return INVALID;
-    Found *found = results;
-    memset(found, 0, sizeof *found);
-    memcpy(found->algorithm, p->alignment, sizeof p->alignment); /* what it may rely on */
-    found->workspace_bytes = p->workspace_bytes < 4096 ? p->workspace_bytes : 4096;
-    *count = 1;
+    const Operation *op = operation;
+    const uint64_t vector = (uint64_t)op->vector & -(uint64_t)op->vector;
+    *count = wanted < 2 ? wanted : 2; /* proposals, which here are all alike */
+    for (Found *found = results; found < (Found *)results + *count; found++) {
+        memset(found, 0, sizeof *found);
+        memcpy(found->algorithm, p->alignment, sizeof p->alignment); /* what it may rely on */
+        found->algorithm[2] = vector;
+        found->workspace_bytes = p->workspace_bytes < 4096 ? p->workspace_bytes : 4096;
+    }
     return OK;
 }
 
@@ -145,6 +159,15 @@ static double scalar(const Matmul *m, const void *at, int which) {
     return m->operation.scale == F64 ? *(const double *)at : *(const float *)at;
 }
 
+static void store(const Layout *x, void *to, size_t at, double value) {
+    if (x->type == F64)
+        ((double *)to)[at] = value;
+    else if (x->type == F16)
+        ((_Float16 *)to)[at] = (_Float16)(float)value;
+    else
+        ((float *)to)[at] = (float)value;
+}
+
 void gg_run(Matmul *m) {
     const int *t = m->operation.transposed;
     const double alpha = scalar(m, m->alpha, 0), beta = scalar(m, m->beta, 1);
@@ -159,12 +182,15 @@ void gg_run(Matmul *m) {
                        number(&m->b, m->from_b, t[1] ? j : k, t[1] ? k : j);
             const size_t at = i + j * (size_t)m->c.step;
             sum = alpha * sum + (beta ? beta * number(&m->c, m->to, i, j) : 0);
-            if (m->c.type == F64)
-                ((double *)m->to)[at] = sum;
-            else if (m->c.type == F16)
-                ((_Float16 *)m->to)[at] = (_Float16)(float)sum;
-            else
-                ((float *)m->to)[at] = (float)sum;
+            if (m->operation.epilogue == BIAS)
+                sum += number(&m->c, m->operation.vector, i, 0);
+            store(&m->c, m->to, at, sum);
+        }
+        if (m->operation.epilogue == SUMS) {
+            double sum = 0;
+            for (uint64_t k = 0; k < inner; k++)
+                sum += number(&m->b, m->from_b, t[1] ? j : k, t[1] ? k : j);
+            store(&m->c, m->operation.vector, j, sum);
         }
     }
 }
@@ -178,11 +204,12 @@ int cublasLtMatmul(void *handle, void *operation, const void *alpha, const void 
     const Operation *op = operation;
     uint32_t alignment[4];
     memcpy(alignment, algorithm, sizeof alignment);
+    const uint64_t vector = ((const uint64_t *)algorithm)[2];
     if (!handle || c != d || layout_c != layout_d ||
         !fits(op, layout_a, layout_b, layout_c))
         return INVALID;
     if (!aligned(a, alignment[0]) || !aligned(b, alignment[1]) || !aligned(d, alignment[3]) ||
-        (bytes && !workspace))
+        (bytes && !workspace) || (op->epilogue && !aligned(op->vector, (uint32_t)vector)))
         return NOT_SUPPORTED;
     Matmul *m = malloc(sizeof *m);
     *m = (Matmul){*op, *(Layout *)layout_a, *(Layout *)layout_b, *(Layout *)layout_c, {0, 0},
