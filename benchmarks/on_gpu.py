@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,8 @@ def _run(name: str, out: Path, device: str) -> dict[str, Any]:
     filled = [a.replace("DEVICE", device).replace("OUT", str(out)) for a in command]
     if name == "doctor" and device == "cpu":
         filled.remove("--gpu")
+    if name == "tests" and find_spec("xdist"):  # most of the time is the compilation of kernels
+        filled += ["-n", str(min(8, os.cpu_count() or 1)), "--dist", "loadfile"]
     start = time.perf_counter()
     log = out / f"{name}.log"
     with log.open("w", encoding="utf-8") as stream:

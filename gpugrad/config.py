@@ -15,8 +15,10 @@ variable                   default  meaning
                                     (compute capability 8.0 and up), ``0`` cuBLASLt's, ``auto``
                                     as is fastest here, which is measured when a step is
                                     recorded and kept in ``GPUGRAD_CACHE_DIR``
-``GPUGRAD_TF32``           ``0``    float32 matrix products of compiled steps on CUDA may round
-                                    their operands to TF32, 10 bits: several times as fast
+``GPUGRAD_MATMUL``         ``float32`` what float32 matrix products of compiled steps on CUDA may
+                                    round their operands to: ``tf32`` (10 bits) and
+                                    ``bfloat16`` (7 bits) are several times as fast; sums and
+                                    results stay float32
 =========================  =======  ====================================================
 """
 
@@ -24,6 +26,19 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+# Flags of several values.
+_VALUES: dict[str, tuple[object, ...]] = {
+    "matmul": ("float32", "tf32", "bfloat16"),
+    "fuse_products": (False, True, "auto"),
+}
+
+
+def _one_of(name: str, value: Any) -> Any:
+    if value not in _VALUES.get(name, (value,)):
+        raise ValueError(f"[config] {name} is one of {_VALUES[name]}; got {value!r}")
+    return value
 
 
 class _Flags(threading.local):
@@ -34,9 +49,9 @@ class _Flags(threading.local):
         self.device = os.environ.get("GPUGRAD_DEVICE", "cpu")
         self.check = os.environ.get("GPUGRAD_CHECK", "0") == "1"
         self.native = os.environ.get("GPUGRAD_NATIVE", "1") != "0"
-        fuse_products = os.environ.get("GPUGRAD_FUSE_PRODUCTS", "auto")
-        self.fuse_products: bool | str = {"0": False, "1": True}.get(fuse_products, "auto")
-        self.tf32 = os.environ.get("GPUGRAD_TF32", "0") == "1"
+        fuse = os.environ.get("GPUGRAD_FUSE_PRODUCTS", "auto")
+        self.fuse_products = _one_of("fuse_products", {"0": False, "1": True}.get(fuse, fuse))
+        self.matmul = _one_of("matmul", os.environ.get("GPUGRAD_MATMUL", "float32"))
         self.num_threads = int(os.environ.get("GPUGRAD_NUM_THREADS", "0") or 0)
 
 
@@ -58,7 +73,7 @@ def override(**values: object) -> Iterator[None]:
             f"no such flag: {', '.join(sorted(unknown))}; flags are {list(vars(flags))}"
         )
     before = {name: getattr(flags, name) for name in values}
-    vars(flags).update(values)
+    vars(flags).update({name: _one_of(name, value) for name, value in values.items()})
     for changed in on_change:
         changed()
     try:

@@ -246,6 +246,20 @@ def test_rows_to_choose_by_are_not_trained_on(cli: Any, monkeypatch: pytest.Monk
     assert len(set.union(*parts)) == 90
 
 
+def test_products_may_be_rounded_while_training(trained: Any, monkeypatch: Any) -> None:
+    """On a GPU; on the CPU it makes no difference."""
+    asked, evaluate = [], loops.Loop.evaluate
+
+    def noted(self: Any, *what: Any) -> Any:
+        asked.append(gg.config.flags.matmul)
+        return evaluate(self, *what)
+
+    monkeypatch.setattr(loops.Loop, "evaluate", noted)
+    plain, rounded = (trained("--precision", name) for name in ("float32", "tf32"))
+    assert rounded["test"] == plain["test"]
+    assert (set(asked), gg.config.flags.matmul) == ({"float32", "tf32"}, "float32")
+
+
 def test_half_precision_learns_compiled_or_not(trained: Any) -> None:
     found = []
     for compiled in ("--compile", "--no-compile"):
@@ -275,7 +289,7 @@ def test_norms_learn_and_are_evaluated_alike(cli: Any, trained: Any, norm: str) 
         (("--warmup", 2, "--schedule", "onecycle"), ["--warmup does nothing", "cosine"]),
         (("--patience", 2, "--validation", 0), ["validation part"]),
         (("--clip-norm", 0), ["--clip-norm", "above 0"]),
-        (("--precision", "bfloat16"), ["--precision", "float16"]),
+        (("--precision", "float8"), ["--precision", "float16"]),
         (("--schedule", "cosin"), ["--schedule", "cosine"]),
         (("--norm", "batch", "--batch-size", 71), ["72 rows in batches of 71", "--batch-size"]),
     ],

@@ -340,21 +340,22 @@ def test_draws_are_part_of_the_graph(cuda: str) -> None:
     assert (step.stats()["graphs"], step.stats()["calls"]) == (1, 0)
 
 
-def test_tf32_only_when_asked_for(cuda: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_float32_is_rounded_only_when_asked_for(cuda: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     made = cublas.Matmul.__init__
 
     def noted(self: Any, library: Any, product: Any) -> None:
-        asked.append(product.tf32)
+        asked.append(product.rounded_to)
         made(self, library, product)
 
     monkeypatch.setattr(cublas.Matmul, "__init__", noted)
     step = gg.compile(lambda a: a @ a.T)
     step(gg.ones((3, 41)))
-    with gg.config.override(tf32=True):
-        step(gg.ones((3, 41)))
-    assert asked == [False, True]
-    assert step.stats()["recordings"] == 2
+    for matmul in ("tf32", "bfloat16"):
+        with gg.config.override(matmul=matmul):
+            step(gg.ones((3, 41)))
+    assert asked == ["float32", "tf32", "bfloat16"]
+    assert step.stats()["recordings"] == 3
 
 
 def test_an_exception_while_capturing_leaves_the_stream_usable(

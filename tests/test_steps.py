@@ -20,7 +20,9 @@ def test_narrow_layers_in_one_launch(cuda: str, activation: str, tf32: bool) -> 
     x, labels = gg.asarray(X), gg.asarray(LABELS)
     results = []
     for fused in (False, True):
-        with gg.config.override(fuse_products=fused, tf32=fused and tf32):
+        with gg.config.override(
+            fuse_products=fused, matmul="tf32" if fused and tf32 else "float32"
+        ):
             model = net(activation=activation)
             step = gg.compile(training(model, gg.optim.Adam(model, lr=0.02)))
             losses = []

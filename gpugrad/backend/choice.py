@@ -37,11 +37,11 @@ _ALIGNMENT = 256  # bytes to which addresses are as before
 _KEPT = 10_000  # choices of one device in the file
 
 
-def fastest(device: Any, instructions: Sequence[Any], tf32: bool) -> list[Any]:
+def fastest(device: Any, instructions: Sequence[Any], matmul: str) -> list[Any]:
     """The instructions as steps for `graph.Program`, each done as is fastest on ``device``."""
     steps: Sequence[Any] = instructions
     for joined in (_fused, with_sums):  # which takes what the first has left
-        steps = [s for step in joined(steps) for s in _chosen(device, step, tf32)]
+        steps = [s for step in joined(steps) for s in _chosen(device, step, matmul)]
     return grouped(steps)
 
 
@@ -49,29 +49,29 @@ def _fused(instructions: Sequence[Any]) -> list[Any]:
     return with_layers(with_chains(instructions))
 
 
-def _chosen(device: Any, step: Any, tf32: bool) -> list[Any]:
+def _chosen(device: Any, step: Any, matmul: str) -> list[Any]:
     if step[0] not in ("layers", "product", "epilogue", "gemm"):
         return [step]
     alone, memories = apart(parts_of(step))
-    key = hashlib.sha256(repr((alone, tf32)).encode()).hexdigest()[:32]
+    key = hashlib.sha256(repr((alone, matmul)).encode()).hexdigest()[:32]
 
     def measure() -> Times:
         whole = with_sums(_fused(alone))
         if len(whole) != 1 or any(m is None for m in memories):
             return {PLAIN: 0.0}
-        return measured(device, _ways(device, whole[0], tf32), memories, tf32)
+        return measured(device, _ways(device, whole[0], matmul), memories, matmul)
 
-    return _ways(device, step, tf32)[device.known.fastest(key, measure)]
+    return _ways(device, step, matmul)[device.known.fastest(key, measure)]
 
 
-def _ways(device: Any, step: Any, tf32: bool) -> dict[str, list[Any]]:
+def _ways(device: Any, step: Any, matmul: str) -> dict[str, list[Any]]:
     """All ways to do a step, by name: the steps that each takes."""
     kind, *rest = step
     if kind == "gemm":
         others = {f"algorithm {i}": [("algorithm", step, i)] for i in range(1, _ALGORITHMS)}
         return {PLAIN: [step]} | others
     parts = rest[0] if kind == "layers" else parts_of(step)
-    ways = {PLAIN: [s for part in parts for s in _chosen(device, part, tf32)]}
+    ways = {PLAIN: [s for part in parts for s in _chosen(device, part, matmul)]}
     ways["epilogue" if kind == "epilogue" else "own"] = [step]
     if kind == "product" and bias_of(*rest) is not None:
         ways["epilogue"] = [("epilogue", *rest, "bias")]
@@ -168,7 +168,7 @@ def apart(instructions: Sequence[Any]) -> tuple[list[Any], list[Memory | None]]:
 
 
 def measured(
-    device: Any, ways: Mapping[str, list[Any]], memories: Sequence[Any], tf32: bool
+    device: Any, ways: Mapping[str, list[Any]], memories: Sequence[Any], matmul: str
 ) -> Times:
     """Seconds that each way takes, but for those that cannot be done or give something else."""
     rng = np.random.default_rng(0)
@@ -178,7 +178,7 @@ def measured(
     for name, steps in ways.items():
         try:
             arrays = [device.asarray(array, copy=True) for array in filled]
-            program = Program(device, steps, len(arrays), tf32)
+            program = Program(device, steps, len(arrays), matmul)
             for i, array in enumerate(arrays):
                 program.bind(i, array)
             program.run()
@@ -188,7 +188,7 @@ def measured(
                 if memory.result
             ]
             wanted = wanted or results
-            if not all(map(partial(_alike, tf32), results, wanted)):
+            if not all(map(partial(_alike, matmul), results, wanted)):
                 rule = f"{name}, a way to do {_shown(steps)}, gives other values than the plain one"
                 hint = "reporting this with what gpugrad doctor --gpu says; it is not used"
                 warnings.warn(message("choice", rule, hint=hint), RuntimeWarning, stacklevel=2)
@@ -209,10 +209,10 @@ def _shown(steps: Sequence[Any]) -> str:
     return f"{' and '.join(step[0] for step in steps)} ({', '.join(shapes)})"
 
 
-def _alike(tf32: bool, found: Any, wanted: Any) -> bool:
+def _alike(matmul: str, found: Any, wanted: Any) -> bool:
     """Whether but for rounding two results are one, in all but a few places near a threshold."""
     good = np.isfinite(wanted)
-    tolerance = (1e-2 if tf32 else 1e-3) * (1 + np.abs(wanted[good]).max(initial=0))
+    tolerance = (1e-3 if matmul == "float32" else 2e-2) * (1 + np.abs(wanted[good]).max(initial=0))
     same = np.isclose(found, wanted, 0, tolerance, equal_nan=True)
     return bool(np.mean(~same) <= 1e-3) if same.size else True
 

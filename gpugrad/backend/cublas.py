@@ -22,7 +22,7 @@ WORKSPACE_BYTES = 32 << 20  # what cuBLAS itself takes on compute capability 9.0
 # Values of the library's enumerations (cublasLt.h, library_types.h of CUDA 12 and 13).
 _TYPES = {np.dtype(np.float32): 0, np.dtype(np.float64): 1, np.dtype(np.float16): 2}
 _COMPUTE = {np.dtype(np.float32): 68, np.dtype(np.float64): 70, np.dtype(np.float16): 68}
-_COMPUTE_TF32 = 77
+_ROUNDED = {"float32": 68, "tf32": 77, "bfloat16": 75}
 _DESC_POINTER_MODE, _DESC_TRANSA, _DESC_TRANSB = 2, 3, 4
 _DESC_EPILOGUE, _DESC_BIAS_POINTER = 7, 8
 _EPILOGUES = {"bias": 4, "sums": 512}  # BIAS, BGRADB
@@ -83,7 +83,7 @@ class Product(NamedTuple):
     dtype: np.dtype[Any]
     scalars_on_device: bool
     alignments: tuple[int, int, int]
-    tf32: bool = False
+    rounded_to: str = "float32"  # operands, in multiplying float32 matrices
     epilogue: str = ""  # "bias": adds a vector to rows of c; "sums": gives sums over columns of a
     vector_alignment: int = 0  # of the epilogue's vector, in bytes
     rank: int = 0  # which of the algorithms that the library proposes, the best first
@@ -101,7 +101,7 @@ class Matmul:
         self._lock = threading.Lock()
         self._epilogue = p.epilogue
         kind = _TYPES[p.dtype]
-        compute = _COMPUTE_TF32 if p.tf32 and p.dtype == np.float32 else _COMPUTE[p.dtype]
+        compute = _ROUNDED[p.rounded_to] if p.dtype == np.float32 else _COMPUTE[p.dtype]
         scale = 1 if p.dtype == np.float64 else 0
         self._number = ctypes.c_double if scale else ctypes.c_float
         self._operation = c_void_p()

@@ -175,10 +175,10 @@ class CupyBackend:
         instructions = [instruction for segment in segments for instruction in segment[1]]
         fuse = self.arch >= gemm.MIN_ARCH and flags.fuse_products
         if fuse == "auto":
-            made = choice.fastest(self, instructions, flags.tf32)
+            made = choice.fastest(self, instructions, flags.matmul)
         else:
             made = steps.stepped(instructions, bool(fuse))
-        return graph.Program(self, made, bases, flags.tf32)
+        return graph.Program(self, made, bases, flags.matmul)
 
     @cached_property
     def known(self) -> choice.Known:

@@ -43,9 +43,10 @@ class Program:
 
     references = 1  # to each bound array
 
-    def __init__(self, device: Any, steps: Sequence[Any], bases: int, tf32: bool) -> None:
+    def __init__(self, device: Any, steps: Sequence[Any], bases: int, matmul: str) -> None:
         self._device = device
-        self._tf32 = tf32
+        self._rounded_to = matmul
+        self._exact = matmul == "float32"
         self._steps = steps
         self._streams = branches(self._steps)
         self._memory: list[Any] = [None] * bases
@@ -197,7 +198,7 @@ class Program:
         aligned = (cublas.alignment(at_a), cublas.alignment(at_b), cublas.alignment(at_c))
         product = cublas.Product(
             *(m, n, k, ta, tb, a[2], b[2], c[2], np.dtype(dtype), scale is not None, aligned),
-            *(self._tf32, epilogue, cublas.alignment(at_vector) if epilogue else 0, rank),
+            *(self._rounded_to, epilogue, cublas.alignment(at_vector) if epilogue else 0, rank),
         )
         matmul = device.cublas.matmul(product)
         room = self._room(number, matmul.workspace_bytes)
@@ -231,7 +232,7 @@ class Program:
             *(dtype, m, n, k, (a[2], ta), (b[2], tb), [_steps(o) for o in others], constants, code),
             [(value, _steps(to)) for value, to in kept],
             [(kind, axis, v, _steps(to), by, add) for kind, axis, v, to, by, add in sums],
-            exact=not self._tf32,
+            exact=self._exact,
         )
         room = self._room(number, plan.workspace_bytes)
         left, right = self._at(a), self._at(b)
@@ -247,7 +248,7 @@ class Program:
         plan = mlp.plan(
             *(first.rows, [first.inputs, *[layer.outputs for layer in layers]]),
             *(mlp.Function(*layers[i].function) for i in (0, -1)),
-            turned=turned, columns=first.columns, exact=not self._tf32,
+            turned=turned, columns=first.columns, exact=self._exact,
         )  # fmt: skip
         x = self._at(first.x)
         weights = [self._at(one.w) for one in layers]

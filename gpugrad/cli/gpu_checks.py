@@ -278,7 +278,11 @@ def random_bits(place: Any) -> str:
 # Fast
 
 
-_KINDS = (("float32", "f4", False), ("TF32", "f4", True), ("float16", "f2", False))
+# Name, dtype, and what operands may be rounded to.
+_KINDS = (
+    *(("float32", "f4", "float32"), ("TF32", "f4", "tf32"), ("bfloat16", "f4", "bfloat16")),
+    ("float16", "f2", "float32"),
+)
 
 
 def _seconds(place: Any, work: Callable[[], Any], repeat: int) -> float:
@@ -301,8 +305,8 @@ def rates(place: Any) -> str:
     copied = 8 * n / _seconds(place, lambda: place.copy_into(b, a), 10)
     shown = [f"copy {copied / 1e9:.0f} GB/s"]
     side = 4096
-    for name, dtype, tf32 in _KINDS:
-        t = _seconds(place, _product(place, side, side, side, dtype, tf32), 10)
+    for name, dtype, matmul in _KINDS:
+        t = _seconds(place, _product(place, side, side, side, dtype, matmul), 10)
         shown.append(f"{name} {2e-12 * side**3 / t:.0f} TFLOP/s")
     return ", ".join(shown)
 
@@ -312,12 +316,14 @@ def _values(shape: tuple[int, ...], dtype: str) -> Array:
     return np.random.default_rng(0).random(shape, np.float32).astype(dtype)
 
 
-def _product(place: Any, m: int, n: int, k: int, dtype: str, tf32: bool) -> Callable[[], None]:
+def _product(place: Any, m: int, n: int, k: int, dtype: str, rounded_to: str) -> Callable[[], None]:
     kind = np.dtype(dtype)
     x, w, y = (place.asarray(_values(shape, dtype)) for shape in ((m, k), (n, k), (m, n)))
     at = [place.address(array) for array in (x, w, y)]
     x_at, w_at, y_at = map(cublas.alignment, at)
-    product = cublas.Product(m, n, k, False, True, k, k, n, kind, False, (x_at, w_at, y_at), tf32)
+    product = cublas.Product(
+        m, n, k, False, True, k, k, n, kind, False, (x_at, w_at, y_at), rounded_to
+    )
     matmul = place.cublas.matmul(product)
     room = place.memory(matmul.workspace_bytes)
     held = (x, w, y, room)
@@ -339,8 +345,8 @@ def latencies(place: Any) -> str:
         times.append(_seconds(place, graph.launch, 100))
     node = (times[1] - times[0]) / 200
     shown = [f"launch {launch * 1e6:.1f} µs", f"graph node {node * 1e6:.2f} µs"]
-    for name, dtype, tf32 in _KINDS:
-        t = _seconds(place, _product(place, 128, 512, 784, dtype, tf32), 200)
+    for name, dtype, matmul in _KINDS:
+        t = _seconds(place, _product(place, 128, 512, 784, dtype, matmul), 200)
         shown.append(f"128×512×784 in {name} {t * 1e6:.1f} µs")
     return ", ".join(shown)
 
@@ -372,7 +378,7 @@ def _step_times(place: Any, batch: int, sizes: list[int]) -> str:
         ("captured, products by cuBLASLt", True, {"fuse_products": False}),
         ("by kernels of our own", True, {"fuse_products": True}),
         ("as is fastest", True, {"fuse_products": "auto"}),
-        ("as is fastest in TF32", True, {"fuse_products": "auto", "tf32": True}),
+        ("as is fastest in TF32", True, {"fuse_products": "auto", "matmul": "tf32"}),
     ):
         run = Run(place.device, compiled)
         run.model = gg.nn.MLP(sizes, generator=gg.random.Generator(0), device=place.device)

@@ -37,6 +37,7 @@ OPTIMIZERS: dict[str, tuple[type[optim.Optimizer], dict[str, float]]] = {
     "adagrad": (optim.Adagrad, {"lr": 0.1, "weight_decay": 0.0}),
 }
 _RATES = ", ".join(f"{name} {known['lr']:g}" for name, (_, known) in OPTIMIZERS.items())
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 SCHEDULES = ("constant", "step", "cosine", "onecycle", "plateau")
 
 # A resumed run may change these; ``data`` may have moved, and its contents are compared.
@@ -142,8 +143,9 @@ class Settings:
     )
     precision: str = option(
         "training",
-        one_of(("float32", "float16")),
-        "of matrix products: float32, or float16 with a scaled loss, faster on a GPU alone",
+        one_of(PRECISIONS),
+        "of matrix products: float32; tf32 and bfloat16, to which a GPU may round their operands; "
+        "float16 with a scaled loss. Faster on a GPU alone",
         "NAME",
         default="float32",
     )

@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     stream = sys.stderr if output.json else sys.stdout
     try:
         # Diverged says more than NumPy's warnings.
-        with stopping() as stop, _blas_threads(this), np.errstate(all="ignore"):
+        with stopping() as stop, _blas_threads(this), _rounding(this), np.errstate(all="ignore"):
             notes = [_headline(this), *_open(this, source)]
             if not output.quiet:
                 print(*notes, sep="\n", file=stream, flush=True)
@@ -161,6 +161,13 @@ def _blas_threads(run: Run) -> AbstractContextManager[Any]:
     except ImportError:
         return nullcontext()
     return threadpool_limits(1, "blas")  # type: ignore[no-any-return]
+
+
+def _rounding(run: Run) -> AbstractContextManager[Any]:
+    """What float32 products may be rounded to; float16 is the loop's."""
+    precision = run.settings.precision
+    rounded = precision in ("tf32", "bfloat16")
+    return gg.config.override(matmul=precision) if rounded else nullcontext()
 
 
 def train(run: Run, stop: "Stop", report: Reporter) -> int:

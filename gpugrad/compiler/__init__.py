@@ -176,7 +176,7 @@ def _why_eager(leaves: Sequence[Any]) -> str:
 
 def _signature(args: Any, kwargs: Any, leaves: Sequence[Any]) -> Any:
     """What two calls must share to share a recording."""
-    parts: list[Any] = [state.grad, state.autocast, flags.device, flags.tf32, flags.fuse_products]
+    parts: list[Any] = [state.grad, state.autocast, flags.device, flags.matmul, flags.fuse_products]
     parts.append(_structure((args, kwargs)))
     for x in leaves:
         if is_array(x):

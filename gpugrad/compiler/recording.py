@@ -60,7 +60,7 @@ class Recording:
         self.flat = not kwargs and all(map(is_array, args))
         self.leaves = [None if is_array(x) else x for x in leaves]
         self.kinds = [(type(x), data_of(x).shape, data_of(x).dtype) for x in leaves if is_array(x)]
-        self.flags = (flags.device, flags.tf32, flags.fuse_products)
+        self.flags = (flags.device, flags.matmul, flags.fuse_products)
         self._trace(function, args, kwargs, leaves)
         devices = self.program.devices or ["cpu"]
         if len(devices) > 1:
@@ -282,7 +282,7 @@ class Recording:
             return None
         if state.autocast is not self.autocast:
             return None
-        if (flags.device, flags.tf32, flags.fuse_products) != self.flags:
+        if (flags.device, flags.matmul, flags.fuse_products) != self.flags:
             return None
         arrays = []
         for x, (kind, shape, dtype) in zip(args, self.kinds, strict=True):

@@ -10,7 +10,7 @@
 
 enum { OK = 0, INVALID = 7, NOT_SUPPORTED = 15 };
 enum { F32 = 0, F64 = 1, F16 = 2 };
-enum { COMPUTE_32F = 68, COMPUTE_64F = 70, COMPUTE_TF32 = 77 };
+enum { COMPUTE_32F = 68, COMPUTE_64F = 70, COMPUTE_BF16 = 75, COMPUTE_TF32 = 77 };
 
 enum { PLAIN = 0, BIAS = 4, SUMS = 512 };
 
@@ -57,7 +57,8 @@ int cublasLtCreate(void **handle) {
 }
 
 int cublasLtMatmulDescCreate(void **operation, int compute, int scale) {
-    if (compute != (scale == F64 ? COMPUTE_64F : COMPUTE_32F) && compute != COMPUTE_TF32)
+    const int rounded = scale == F32 && (compute == COMPUTE_TF32 || compute == COMPUTE_BF16);
+    if (compute != (scale == F64 ? COMPUTE_64F : COMPUTE_32F) && !rounded)
         return INVALID;
     Operation *made = *operation = calloc(1, sizeof *made);
     made->compute = compute;
