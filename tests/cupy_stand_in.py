@@ -297,6 +297,8 @@ def _argument(x: Any) -> Any:
     """A host array is refused, but one of a structure is passed by value, as CuPy does."""
     if isinstance(x, np.ndarray) and x.dtype.names:
         return x.copy()
+    if isinstance(x, ndarray) and not x.size:
+        return np.uint64(0)
     return _plain(x)
 
 
@@ -368,7 +370,8 @@ class _Data:
         plain = array.view(np.ndarray)
         if plain.flags.c_contiguous and plain.size:
             return _Pointer(plain.reshape(-1).view(np.uint8))
-        return types.SimpleNamespace(ptr=plain.ctypes.data)
+        # CuPy allocates nothing for no values: their address is null.
+        return types.SimpleNamespace(ptr=plain.ctypes.data if plain.size else 0)
 
 
 def install() -> None:

@@ -301,6 +301,15 @@ def test_chain_of_nothing(built: Path, rows: int, cols: int) -> None:
         np.testing.assert_array_equal(got, 0 if kind == "sum" else -np.inf)
 
 
+def test_nothing_may_have_no_address(built: Path) -> None:
+    """An empty array of CuPy's lies at 0, where a GPU that reads loses its context."""
+    total = ("sum", "rows", 0, (0, 1, "f4"), 1.0, False)
+    plan = chain.plan("f4", 0, 5, [(5, 1, "f4")], (), (), (), [total])
+    sums = np.full(5, 7, "f4")
+    plan.launch(Emulator(built), [0], [], [sums])
+    np.testing.assert_array_equal(sums, 0)
+
+
 def test_chain_is_bitwise_repeatable(built: Path) -> None:
     arena = Arena()
     instruction = mixed(arena, "f4", 1000, 33)

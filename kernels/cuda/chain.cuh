@@ -68,7 +68,7 @@ __device__ __forceinline__ void run_chain(Code& code, index_t rows, index_t cols
 
     typename Code::Totals totals;
     code.clear(totals);
-    code.begin();
+    if (rows > 0 && cols > 0) code.begin();  // it reads, and of nothing the address may be null
     // All threads of a block go round equally often: end_row() holds shuffles.
     for (index_t top = index_t(blockIdx.y) * blockDim.y; top < rows; top += row_step) {
         const index_t row = top + threadIdx.y;
