@@ -55,7 +55,8 @@ class ndarray(np.ndarray):
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         plain = _plain((inputs, kwargs))
-        return _ours(getattr(ufunc, method)(*plain[0], **plain[1]))
+        own = _OWN.get(ufunc.__name__, ufunc) if method == "__call__" else getattr(ufunc, method)
+        return _ours(own(*plain[0], **plain[1]))
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         raise TypeError(f"numpy.{func.__name__} was called on a cupy.ndarray")
@@ -96,6 +97,37 @@ def _ours(x: Any) -> Any:
     return x
 
 
+def _floor_divide(a: Any, b: Any) -> Any:
+    whole = np.result_type(a, b).kind not in "fc"
+    return np.floor_divide(a, b) if whole else np.floor(np.true_divide(a, b))
+
+
+def _remainder(a: Any, b: Any) -> Any:
+    whole = np.result_type(a, b).kind not in "fc"
+    return np.remainder(a, b) if whole else a - _floor_divide(a, b) * b
+
+
+def _power(a: Any, b: Any) -> Any:
+    if np.result_type(a, b).kind not in "iu":
+        return np.power(a, b)
+    return np.where(np.less(b, 0), 0, np.power(a, np.maximum(b, 0)))
+
+
+def _clip(x: Any, low: Any, high: Any) -> Any:
+    low, high = (x if bound is None else bound for bound in (low, high))
+    inside = np.where(np.greater(x, high), high, x)
+    return np.where(np.greater(low, high), high, np.where(np.less(x, low), low, inside))
+
+
+# CuPy's answers where they are not NumPy's.
+_OWN: dict[str, Callable[..., Any]] = {
+    "floor_divide": _floor_divide,
+    "remainder": _remainder,
+    "power": _power,
+    "clip": _clip,
+}
+
+
 def _wrapped(shape: tuple[int, ...], index: Any) -> Any:
     """CuPy wraps integer-array indices that are out of range (for one such array, axis 0)."""
     if isinstance(index, np.ndarray) and index.dtype.kind in "iu" and shape and shape[0]:
@@ -119,7 +151,7 @@ class _Module(types.ModuleType):
 
         def call(*args: Any, **kwargs: Any) -> Any:
             _not_while_capturing(f"{name} is called")
-            return _ours(thing(*_plain(args), **_plain(kwargs)))
+            return _ours(_OWN.get(name, thing)(*_plain(args), **_plain(kwargs)))
 
         return call
 
@@ -131,11 +163,14 @@ class _Ufunc:
     def __call__(self, *args: Any, out: Any = None, **kwargs: Any) -> Any:
         _not_while_capturing(f"{self.ufunc.__name__} is called")
         if out is None:
-            return _ours(self.ufunc(*_plain(args), **_plain(kwargs)))
+            own = _OWN.get(self.ufunc.__name__, self.ufunc)
+            return _ours(own(*_plain(args), **_plain(kwargs)))
         self.ufunc(*_plain(args), **_plain(kwargs), out=_plain(out))
         return out
 
     def at(self, a: Any, index: Any, values: Any) -> None:
+        if a.dtype.char not in "iIlLqQefd":
+            raise TypeError(f"cupy.{self.ufunc.__name__}.at does not support {a.dtype}")
         self.ufunc.at(_plain(a), _plain(index), _plain(values))
 
 

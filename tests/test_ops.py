@@ -91,6 +91,41 @@ def test_aval_foretells(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
 WITH_SEVERAL_OUTPUTS = {"sgd", "sgd_momentum", "adam", "rmsprop", "adagrad"}
 
 
+SPECIAL = [0.0, 1.0, -1.0, 0.5, -3.7, 3.0, 0.1, 1e10, np.inf, -np.inf, np.nan]
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("name", ["remainder", "floor_divide"])
+def test_quotients_and_remainders_are_numpys(name: str, dtype: str, device: str) -> None:
+    with np.errstate(all="ignore"):
+        a, b = np.array(list(product(SPECIAL, repeat=2))).astype(dtype).T.copy()
+        wanted = getattr(np, name)(a, b)
+        found = getattr(ops, name)(*[gg.asarray(x, device=device) for x in (a, b)])
+    assert found.dtype == wanted.dtype
+    np.testing.assert_array_equal(found.to("cpu").numpy(), wanted)
+
+
+def test_a_bound_that_is_nan_is_not_passed_over(device: str) -> None:
+    x, low = (gg.asarray(v, device=device) for v in ([1.0, 5.0], [np.nan, 0.0]))
+    np.testing.assert_array_equal(gg.clip(x, low, low + 2).to("cpu").numpy(), [np.nan, 2])
+
+
+def test_whole_numbers_have_no_negative_powers(device: str) -> None:
+    x = gg.asarray([1, -2], device=device)
+    assert (x ** gg.asarray([2, 3], device=device)).tolist() == [1, -8]
+    for power in (lambda: x**-1, lambda: 2**x, lambda: x**x):
+        with pytest.raises(gg.errors.DtypeError, match="negative integer powers"):
+            power()
+
+
+def test_gradient_of_complex_numbers_read_twice(device: str) -> None:
+    x = gg.asarray(np.array([1 + 2j, 3, 4j]), device=device, requires_grad=True)
+    rows = gg.asarray([0, 0, 2], device=device)
+    (gg.abs(x[rows]) ** 2).sum().backward()
+    assert x.grad is not None
+    np.testing.assert_allclose(x.grad.to("cpu").numpy(), [4 + 8j, 0, 8j])
+
+
 # Edges and ordinary values. Two inputs take them all ways, three only the four in the middle.
 POINTS = [-1e4, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 1e4]
 SETTINGS = {

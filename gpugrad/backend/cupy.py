@@ -264,7 +264,11 @@ class CupyBackend:
         return out
 
     def scatter_add(self, out: Array, index: Any, values: Array) -> None:
-        self.xp.add.at(out, index, values)
+        if out.dtype.kind != "c":
+            self.xp.add.at(out, index, values)
+            return
+        for part in ("real", "imag"):  # CuPy adds whole complex numbers at no index
+            self.xp.add.at(getattr(out, part), index, getattr(values, part))
 
     def check_indices(self, op: str, indices: Array, size: int) -> None:
         # NumPy raises for an index out of range; CuPy wraps it silently.

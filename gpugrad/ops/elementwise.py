@@ -1,4 +1,4 @@
-"""Elementwise ops, each declared by its partial derivatives. Imports op, rules and errors.
+"""Elementwise ops, each declared by its partial derivatives. Imports op, rules, alike, errors.
 
 Where a function has a corner the subgradient is written beside it. ``singular`` marks a partial
 that can be infinite; there a cotangent of exactly 0 stays 0.
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gpugrad.backend import alike
 from gpugrad.backend.numpy import sigmoid as host_sigmoid
 from gpugrad.errors import GradientError, message
 from gpugrad.op import Op, data_of, elementwise, still
@@ -48,8 +49,7 @@ reciprocal = elementwise("reciprocal", lambda xp, x: 1 / x, [lambda y: -y * y], 
 square = elementwise("square", lambda xp, x: xp.square(x), [lambda x: 2 * x], singular=True)
 power = elementwise(
     "pow",
-    # The operator, not xp.power: NumPy squares and roots by shortcut only there.
-    lambda xp, a, b: a**b,
+    lambda xp, a, b: alike.power(xp, a, b),
     [
         lambda a, b: _dpow(a, b),
         lambda g, a, y: _to_exponent(g, a, y),
@@ -66,12 +66,12 @@ power = elementwise(
 )
 floor_divide = elementwise(
     "floor_divide",
-    lambda xp, a, b: xp.floor_divide(a, b),
+    lambda xp, a, b: alike.floor_divide(xp, a, b),
     [lambda g: g * 0, lambda g: g * 0],
 )
 remainder = elementwise(
     "remainder",
-    lambda xp, a, b: xp.remainder(a, b),
+    lambda xp, a, b: alike.remainder(xp, a, b),
     [1, lambda a, b: -floor(a / b)],
 )
 fmod = elementwise(
@@ -293,7 +293,7 @@ minimum = elementwise(
 )
 clip = elementwise(
     "clip",
-    lambda xp, x, lo, hi: xp.clip(x, lo, hi),
+    lambda xp, x, lo, hi: alike.clip(xp, x, lo, hi),
     [  # the bounds themselves belong to the inside, as in PyTorch
         lambda g, x, lo, hi: where((x >= lo) & (x <= hi), g, 0),
         lambda g, x, lo: where(x < lo, g, 0),
