@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from gpugrad import config, errors, fuse, namespace, ops, tape
-from gpugrad.backend import cuda_available
+from gpugrad.backend import cuda_available, memory_stats
 from gpugrad.function import Function, checkpoint
 from gpugrad.namespace import *  # noqa: F403
 from gpugrad.namespace.creation import tensor as array
@@ -45,6 +45,7 @@ __all__ = [
     "jacobian",
     "jvp",
     "linalg",
+    "memory_stats",
     "nn",
     "no_grad",
     "onnx",

@@ -365,7 +365,7 @@ class _Pool:
     def used_bytes(self) -> int:
         return 0
 
-    free_bytes = total_bytes = used_bytes
+    free_bytes = used_bytes
 
 
 class _Pinned(bytearray):

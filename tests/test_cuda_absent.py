@@ -77,6 +77,16 @@ def test_several_cupys_overwrite_one_another(monkeypatch: pytest.MonkeyPatch) ->
     assert finding.fix.startswith("pip uninstall cupy-cuda12x cupy-cuda13x")
 
 
+def test_memory_stats(cuda: str) -> None:
+    before = gg.memory_stats(cuda)
+    held = gg.zeros(1 << 20, dtype=gg.float64)
+    after = gg.memory_stats(cuda)
+    assert list(after) == ["used", "kept", "free", "total"]
+    assert 0 <= after["used"] <= after["total"]
+    assert before["total"] == after["total"] >= after["free"] >= 0
+    assert held.shape == (1 << 20,)
+
+
 def test_out_of_memory(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who has the memory; and the tensors are as they were."""
     x = gg.asarray([1.0, 2.0], requires_grad=True)

@@ -121,6 +121,29 @@ def cuda_available() -> bool:
         return False
 
 
+def memory_stats(device: str = "cuda") -> dict[str, int]:
+    """Bytes of a CUDA device's memory: ``used``, ``kept``, ``free`` and ``total``.
+
+    Used is what arrays and compiled steps of this process hold; kept is what CuPy's pool holds
+    ready for new ones, and gives back to others by
+    ``cupy.get_default_memory_pool().free_all_blocks()``. Other processes have the rest. Raises
+    `DeviceError` where there is no such device, and for the CPU, whose memory nobody pools.
+
+    Examples
+    --------
+    >>> gg.memory_stats("cpu")
+    Traceback (most recent call last):
+        ...
+    gpugrad.errors.DeviceError: [memory_stats] the CPU's memory is not pooled; got 'cpu'; try "cuda"
+    """
+    place = get(device)
+    if place is _cpu:
+        rule = "the CPU's memory is not pooled"
+        raise DeviceError(message("memory_stats", rule, repr(device), '"cuda"'))
+    stats: dict[str, int] = place.memory_stats()  # type: ignore[attr-defined]
+    return stats
+
+
 def _cuda_device(index: int | None) -> Backend:
     """The backend of one CUDA device, by default CuPy's current one."""
     cuda = _cuda()

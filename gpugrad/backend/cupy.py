@@ -142,16 +142,23 @@ class CupyBackend:
         with self.here():
             self.xp.copyto(target, self.xp.asarray(source), casting="unsafe")
 
+    def memory_stats(self) -> dict[str, int]:
+        """See `gpugrad.memory_stats`."""
+        with self.here():
+            free, total = self.xp.cuda.runtime.memGetInfo()
+            pool = self.xp.get_default_memory_pool()
+            used, kept = pool.used_bytes(), pool.free_bytes()
+        return {"used": used, "kept": kept, "free": free, "total": total}
+
     def explained(self, error: Exception) -> Exception:
         """An error of CuPy's as ours, where ours says more."""
         if not isinstance(error, self.xp.cuda.memory.OutOfMemoryError):
             return error
-        free, total = self.xp.cuda.runtime.memGetInfo()
-        pool = self.xp.get_default_memory_pool()
-        used, kept = pool.used_bytes(), pool.free_bytes()
+        stats = {name: _mib(nbytes) for name, nbytes in self.memory_stats().items()}
         got = (
-            f"{error}; {self.device} has {_mib(free)} free of {_mib(total)}: arrays of this "
-            f"process hold {_mib(used)}, CuPy's pool keeps {_mib(kept)} unused, others the rest"
+            f"{error}; {self.device} has {stats['free']} free of {stats['total']}: arrays of this "
+            f"process hold {stats['used']}, CuPy's pool keeps {stats['kept']} unused, others have "
+            "the rest"
         )
         hint = "a smaller batch, gg.checkpoint, or cupy.get_default_memory_pool().free_all_blocks()"
         return DeviceMemoryError(message("device", "out of memory", got, hint))

@@ -204,9 +204,11 @@ def _cuda(device: str) -> Callable[[], list[Finding]]:
             state = NOTE if device == "auto" else BAD
             return [Finding("CUDA", state, rule, fix)]
         xp = backend.get(name).xp
+        stats = backend.memory_stats(name)
+        memory = f"{stats['free'] >> 20:,} MiB of {stats['total'] >> 20:,} free"
         version = ".".join(map(str, divmod(xp.cuda.runtime.runtimeGetVersion() // 10, 100)))
         return [
-            Finding("CUDA", GOOD, f"CuPy {xp.__version__}, CUDA runtime {version}"),
+            Finding("CUDA", GOOD, f"CuPy {xp.__version__}, CUDA runtime {version}, {memory}"),
             _trains(name),
         ]
 
