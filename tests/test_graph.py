@@ -153,6 +153,37 @@ def test_results_are_of_each_call(device: str) -> None:
     ]
 
 
+def test_steps_that_take_turns_leave_parameters_where_they_are(cuda: str) -> None:
+    """A smaller last batch, and somebody who only looks: nothing moves, no graph is made again."""
+    model = net()
+    step = gg.compile(training(model, gg.optim.AdamW(model, lr=0.01)))
+    look = gg.compile(lambda x: model(x).detach())
+    x, labels = gg.asarray(X), gg.asarray(LABELS)
+    rest = gg.asarray(X[:10]), gg.asarray(LABELS[:10])
+    place = backend.get(cuda)
+    recordings, places = set(), set()
+    for epoch in range(12):
+        for given in [(x, labels)] * 3 + [rest] * 2:
+            step(*given)
+            with gg.no_grad():
+                look(x)
+            recordings |= {step._latest, look._latest}
+            if epoch > 1:
+                places.add(tuple(place.address(p._data) for p in model.parameters()))
+    assert len(places) == 1
+    assert len(recordings) == 3
+    for recording in recordings:
+        (engine,) = recording._engines
+        assert engine.captured
+        assert engine._captures < 4
+    # Who looks on keeps what was there.
+    before = [p._data for p in model.parameters()]
+    kept = state(model)
+    step(x, labels)
+    close([p.get() for p in before], kept)
+    assert not np.array_equal(state(model)[0], kept[0])
+
+
 def test_other_arrays_between_replays_change_nothing(device: str) -> None:
     """Memory that the graph works on is its own, whatever else is made and freed meanwhile."""
     runs = []

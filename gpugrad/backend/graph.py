@@ -50,6 +50,7 @@ class Program:
         self._steps = steps
         self._streams = branches(self._steps)
         self._memory: list[Any] = [None] * bases
+        self._addresses = [-1] * bases
         self._launches: list[Enqueue] = []
         self._statuses: list[tuple[Array, str, int]] = []
         self._ready = self._ran = False
@@ -59,10 +60,15 @@ class Program:
 
     def bind(self, i: int, array: Array) -> None:
         """Memory ``i`` is that of ``array``, which is contiguous."""
-        before = self._memory[i]
         self._memory[i] = array
-        if before is None or self._device.address(before) != self._device.address(array):
+        address = self._device.address(array)
+        if self._addresses[i] != address:
+            self._addresses[i] = address
             self._ready = False
+
+    def let_go(self, i: int) -> None:
+        """Hold memory ``i`` no longer, which is bound again before the next run."""
+        self._memory[i] = None
 
     def run(self) -> Any:
         """Enqueue all instructions; what earlier runs found wrong with their data, or None."""
@@ -165,7 +171,7 @@ class Program:
     def _at(self, operand: Sequence[Any]) -> int:
         """Where an operand's values begin on the device."""
         base, offset, *_ = operand
-        return int(self._device.address(self._memory[base])) + int(offset)
+        return int(self._addresses[base]) + int(offset)
 
     def _room(self, number: int, nbytes: int) -> Callable[[], int]:
         """A workspace of so many bytes: that of the stream, which runs one launch at a time."""

@@ -52,6 +52,10 @@ class Grad(NamedTuple):
     gemm: Gemm | None
     shape: tuple[int, ...]
 
+    @property
+    def reads(self) -> tuple[View, ...]:
+        return self.views if self.gemm is None else (self.gemm.a, self.gemm.b)
+
 
 class Plan:
     """What to run for a program. ``bases`` lists the memory it addresses, the arena first."""
@@ -296,8 +300,7 @@ class Plan:
         """Buffers that must keep their values until the next run."""
         pinned: set[Buffer] = set()
         for grad in self.grads:
-            views = [grad.gemm.a, grad.gemm.b] if grad.gemm is not None else grad.views
-            pinned.update(self.home(view).buffer for view in views)
+            pinned.update(self.home(view).buffer for view in grad.reads)
         return pinned
 
     @cached_property

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -43,6 +44,9 @@ class Uncompiled(TraceError):
     def __init__(self, reason: str) -> None:
         super().__init__(message("compile", f"the step cannot be one program: {reason}"))
         self.reason = reason
+
+
+_on_device: WeakSet[Any] = WeakSet()  # recordings
 
 
 class Recording:
@@ -173,7 +177,7 @@ class Recording:
         calls = [s.nodes[0] for s in plan.segments if s.mode == "call"]
         read = [v for node in calls for v in (*node.reads, *node.writes)]
         for grad in plan.grads:
-            read += grad.views if grad.gemm is None else (grad.gemm.a, grad.gemm.b)
+            read += grad.reads
         for view in read:
             plan.base(plan.home(view).buffer)
         self.runs: list[Any] = []
@@ -214,6 +218,12 @@ class Recording:
             (shape, dtype, self.bases["result"].get(i)) for i, (shape, dtype) in enumerate(shapes)
         ]
 
+        # Gradients that nobody has looked at are computed from these.
+        self._needed_later = {
+            plan.base(plan.home(v).buffer) for grad in plan.grads for v in grad.reads
+        }
+        if not moving:
+            _on_device.add(self)
         if not moving and any(engine.checks for engine in self._engines):
             self.place.on_read.add(self)
 
@@ -377,16 +387,41 @@ class Recording:
             holder = held if type(held) is Tensor else held.look()
             array = holder._data
             bound = self.memory[base]
-            if array is bound:
-                if not written or sole_owner(holder, self._held + 2):
+            # References of our own: what is bound, and variables here.
+            ours = self._held + 2 if array is bound else 1
+            if written and not self.moving and not sole_owner(holder, ours):
+                self._have_let_go(array)
+            if not written or sole_owner(holder, ours):
+                if array is not bound and array.flags.c_contiguous:
+                    self._bind(base, array)
+                if self.memory[base] is array:
                     continue
-            elif array.flags.c_contiguous and (not written or sole_owner(holder, 1)):
-                self._bind(base, array)
-                continue
             copy = self._copied(array)
             if written:  # somebody else can see the old values
                 holder._data = copy
             self._bind(base, copy)
+
+    def _have_let_go(self, array: Any) -> None:
+        """Have other recordings hold ``array`` no longer.
+
+        Steps take turns on the same parameters where the last batch of an epoch is smaller: copies
+        at each turn would move them, and with them every graph.
+        """
+        for other in list(_on_device):
+            if other is not self:
+                other.let_go(array)
+
+    def let_go(self, array: Any) -> None:
+        """Hold a tensor's array no longer, if no run is under way: the next one looks it up."""
+        if self._lock.acquire(blocking=False):
+            try:
+                for base in set(self.bases["captured"].values()) - self._needed_later:
+                    if self.memory[base] is array:
+                        self.memory[base] = None
+                        for engine in self._engines:
+                            engine.let_go(base)
+            finally:
+                self._lock.release()
 
     def _copied(self, array: Any) -> Any:
         copy = self.place.empty(array.shape, array.dtype)
