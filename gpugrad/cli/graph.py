@@ -145,7 +145,7 @@ def _of_run(path: Path, device: str, how: dict[str, Any]) -> Picture:
     loop = building.build(plan, saved, path).loop
     if how["mode"] == "program":
         x, y = next(batches(loop.train, loop.batch_size, seed=loop.seed, epoch=0))
-        step = loop.learn if plan.settings.compile else gg.compile(loop.learn)
+        step = gg.compile(loop.update)
         return gg.draw(step, gg.asarray(x, device=device), gg.asarray(y, device=device), **how)
     model, of = loop.chosen.eval(), nn.cross_entropy if loop.test.classes else nn.mse
     answer = gg.asarray(loop.test.y[:1], device=device)

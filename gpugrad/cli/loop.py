@@ -1,8 +1,11 @@
-"""The training loop: no arguments, no files, no printing. May import nn, optim, data, namespace."""
+"""The training loop: no arguments, no files, no printing.
+
+May import nn, optim, data, namespace, backend, cli.tally.
+"""
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,11 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gpugrad as gg
-from gpugrad import nn, optim
+from gpugrad import backend, nn, optim
+from gpugrad.cli import tally
 from gpugrad.data import Dataset, Rows, batch_count, batches, prefetch
+from gpugrad.data.dataset import epoch_order
 from gpugrad.errors import GradientError
 
 Metrics = dict[str, float]
+
+_SHARE = 0.25  # of a device's free memory that the data may take
 
 
 class Diverged(Exception):
@@ -57,6 +64,11 @@ class Loop:
     Without classes, targets are (n, outputs), and ``target_scale`` is what one unit of each stands
     for. Raises `Diverged` when the loss of a step is not finite; the step has been made then.
     ``compiled`` steps run as one program (`gpugrad.compile`).
+
+    On a GPU, if arrays in memory take no more than a quarter of what is free there, the data lie
+    there, and compiled steps pick their rows by number. Nothing waits for their losses: they are
+    looked at together, 64 steps at most, at the end of an epoch and for ``position``. `Diverged`
+    comes as late, and says which batch it was; steps after that have been made too.
     """
 
     def __init__(
@@ -89,28 +101,46 @@ class Loop:
         self._plateau = rates if isinstance(rates, optim.ReduceLROnPlateau) else None
         self.batch_size, self.epochs, self.seed, self.device = batch_size, epochs, seed, device
         self.target_scale = target_scale
-        self.position = position or Position()
+        self._position = position or Position()
         self.batches = batch_count(len(train), batch_size)
         self.samples = 0  # seen by this Loop
         self.first_loss: float | None = None  # of the first batch that this Loop saw
         self._loss = nn.cross_entropy if train.classes else nn.mse
-        self.learn = gg.compile(self.update) if compiled else self.update
+        self._there = tuple(
+            gg.asarray(part, device=device)
+            for part in ((train.x, train.y) if compiled and _fits(train, device) else ())
+        )
+        self._tally = tally.Tally(1 + bool(train.classes) + bool(clip_norm), device)
+        self._unseen: list[int] = []  # rows of the steps whose numbers are still on the device
+        step: Callable[..., Any] = self._update_there if self._there else self.update
+        self.learn = gg.compile(step) if compiled else step
 
     def __iter__(self) -> Iterator[Position]:
-        p = self.position
+        """``position`` after each batch; its sums may be behind until ``loop.position``."""
+        p = self._position
         while not self.finished:
-            made: Iterator[Any] = batches(
-                self.train, self.batch_size, seed=self.seed, epoch=p.epoch, start=p.batch
-            )
-            if isinstance(self.train.x, Rows):  # a read may wait for the disk
-                made = prefetch(made, self.device)
-            for x, y in made:
-                self._step(x, y)
+            for given in self._batches():
+                self._step(*given)
                 if p.batch == self.batches:
                     self._finish_epoch()
                 if self.rates is not None and self._plateau is None:
                     self.rates.step()
                 yield p
+
+    @property
+    def position(self) -> Position:
+        """How far the run has come, with everything its steps have found; waits for them."""
+        self._look()
+        return self._position
+
+    @position.setter
+    def position(self, position: Position) -> None:
+        self._position = position
+
+    @property
+    def at(self) -> tuple[int, int]:
+        """Whole epochs, and batches of the current one; waits for nothing."""
+        return self._position.epoch, self._position.batch
 
     @property
     def chosen(self) -> nn.MLP:
@@ -120,26 +150,26 @@ class Loop:
     @property
     def best_epoch(self) -> int | None:
         """That of the lowest loss on ``valid``, where that decides."""
-        if not (self.patience and self.position.history):
+        if not (self.patience and self._position.history):
             return None
-        return int(min(self.position.history, key=lambda entry: entry["valid_loss"])["epoch"])
+        return int(min(self._position.history, key=lambda entry: entry["valid_loss"])["epoch"])
 
     @property
     def stopped_early(self) -> bool:
-        best, epoch = self.best_epoch, self.position.epoch
+        best, (epoch, batch) = self.best_epoch, self.at
         waited = best is not None and epoch - best >= (self.patience or 0)
-        return waited and not self.position.batch and epoch < self.epochs
+        return waited and not batch and epoch < self.epochs
 
     @property
     def finished(self) -> bool:
-        return self.position.epoch >= self.epochs or self.stopped_early
+        return self._position.epoch >= self.epochs or self.stopped_early
 
     @property
     def exploded(self) -> bool:
         """Whether the loss of the last epoch is a million times what the first batch had."""
-        if self.first_loss is None or not self.position.history:
+        if self.first_loss is None or not self._position.history:
             return False
-        return self.position.history[-1]["loss"] > 1e6 * max(self.first_loss, 1e-6)
+        return self._position.history[-1]["loss"] > 1e6 * max(self.first_loss, 1e-6)
 
     def go_on(self, position: Position, lr: float) -> None:
         """Continue at ``position`` of a run that started with ``lr``.
@@ -156,40 +186,82 @@ class Loop:
             steps = position.epoch * self.batches + position.batch
             self.rates.load_state_dict({"base_lr": lr, "last_epoch": steps})
 
-    def _step(self, x: Any, y: Any) -> None:
-        p = self.position
-        rows = gg.asarray(x, device=self.device), gg.asarray(y, device=self.device)
+    def _batches(self) -> Iterator[tuple[gg.Tensor, ...]]:
+        """What `learn` takes for each batch that is left of the epoch."""
+        (epoch, batch), n = self.at, len(self.train)
+        if self._there:
+            order = gg.asarray(epoch_order(n, self.seed, epoch), device=self.device)
+            starts = range(batch * self.batch_size, n, self.batch_size)
+            return ((order[start : start + self.batch_size],) for start in starts)
+        made: Iterator[Any] = batches(
+            self.train, self.batch_size, seed=self.seed, epoch=epoch, start=batch
+        )
+        if isinstance(self.train.x, Rows):  # a read may wait for the disk
+            made = prefetch(made, self.device)
+        return (tuple(gg.asarray(part, device=self.device) for part in xy) for xy in made)
+
+    def _step(self, *given: gg.Tensor) -> None:
+        p, rows = self._position, len(given[0])
         try:
-            loss, *correct = self.learn(*rows)
+            found = self.learn(*given)
         except GradientError as error:  # of clipping
             if self.clip_norm is None:
                 raise
+            self._look()
             raise Diverged("the gradient is not finite", p.epoch, p.batch) from error
-        value = loss.item()
-        if not math.isfinite(value):
-            raise Diverged(f"the loss is {value}", p.epoch, p.batch)
-        if self.first_loss is None:
-            self.first_loss = value
         p.batch += 1
-        p.loss_sum += value * len(x)
-        p.correct += sum(int(n.item()) for n in correct)
-        self.samples += len(x)
+        self.samples += rows
+        if self._there:
+            self._unseen.append(rows)
+            if len(self._unseen) == tally.STEPS:
+                self._look()
+        else:
+            self._take_in(p.batch - 1, rows, [float(number) for number in found])
 
-    def update(self, x: gg.Tensor, y: gg.Tensor) -> tuple[gg.Tensor, ...]:
-        """One step of the optimiser; the loss before it and, of classes, how many were right."""
+    def _look(self) -> None:
+        """Take in what the steps since the last look have left on the device."""
+        if self._unseen:
+            unseen, self._unseen = self._unseen, []
+            first = self._position.batch - len(unseen)
+            found = self._tally.fetch(len(unseen)).tolist()
+            for batch, (rows, numbers) in enumerate(zip(unseen, found, strict=True), first):
+                self._take_in(batch, rows, numbers)
+
+    def _take_in(self, batch: int, rows: int, found: list[float]) -> None:
+        """What a batch's step has found: loss, right answers of classes, norm where clipped."""
+        p, loss = self._position, found[0]
+        if self.clip_norm is not None and not math.isfinite(found[-1]):
+            raise Diverged("the gradient is not finite", p.epoch, batch)
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss is {loss}", p.epoch, batch)
+        if self.first_loss is None:
+            self.first_loss = loss
+        p.loss_sum += loss * rows
+        if self.train.classes:
+            p.correct += int(found[1])
+
+    def _update_there(self, rows: gg.Tensor) -> None:
+        """`update` on these rows of the data on the device, where it leaves what it finds."""
+        self._tally.add(*self.update(*[part[rows] for part in self._there]))
+
+    def update(self, x: gg.Tensor, y: gg.Tensor) -> tuple[Any, ...]:
+        """One step of the optimiser: the loss before it, of classes how many were right, and the
+        gradient's norm where it is clipped.
+        """
         self.optimizer.zero_grad()
         with gg.autocast(enabled=self.scaler.enabled):
             outputs = self.model(x)
             loss = self._loss(outputs, y)
         self.scaler.scale(loss).backward()
+        norm: tuple[Any, ...] = ()
         if self.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
-            optim.clip_grad_norm(self.model, self.clip_norm)
+            norm = (optim.clip_grad_norm(self.model, self.clip_norm),)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if not self.train.classes:
-            return (loss.detach(),)
-        return loss.detach(), (gg.argmax(outputs.detach(), axis=1) == y).sum()
+            return loss.detach(), *norm
+        return loss.detach(), (gg.argmax(outputs.detach(), axis=1) == y).sum(), *norm
 
     def _finish_epoch(self) -> None:
         p, n = self.position, len(self.train)
@@ -213,7 +285,7 @@ class Loop:
         return {f"{name}_{what}": value for what, value in self.evaluate(model, data).items()}
 
     def _average(self) -> None:
-        e = self.position.epoch
+        e = self._position.epoch
         d = min(self.average, (e + 1) / (e + 10))
         new = self.model.state_dict()
         if d:
@@ -234,11 +306,19 @@ class Loop:
         outputs = predict(self.chosen if model is None else model, data.x, self.device)
         found = metrics(outputs, data, self.target_scale)
         if not math.isfinite(found["loss"]):
-            p = self.position
+            p = self._position
             part = "test" if data is self.test else "validation"
             what = f"the loss on the {part} part is {found['loss']}"
             raise Diverged(what, p.epoch, max(p.batch - 1, 0))
         return found
+
+
+def _fits(data: Dataset, device: str) -> bool:
+    """Whether the data may lie on a GPU for the whole run."""
+    place: Any = backend.get(device)
+    if place.device == "cpu" or isinstance(data.x, Rows):
+        return False
+    return bool(data.x.nbytes + data.y.nbytes <= _SHARE * place.free_bytes)
 
 
 def metrics(

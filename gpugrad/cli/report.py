@@ -46,9 +46,10 @@ class Lines:
         self._every = -(-max(loop.epochs - loop.position.epoch, 1) // LINES)
 
     def update(self, loop: Loop) -> None:
-        p = loop.position
-        if p.batch or (p.epoch % self._every and not loop.finished):
+        epoch, batch = loop.at
+        if batch or (epoch % self._every and not loop.finished):
             return
+        p = loop.position
         width = len(str(loop.epochs))
         values = {name: value for name, value in p.history[-1].items() if name != "epoch"}
         text = f"epoch {p.epoch:{width}}/{loop.epochs}  {show(values)}  {self._clock(loop)}"
@@ -64,11 +65,11 @@ class Bar:
         self._due = 0.0
 
     def update(self, loop: Loop) -> None:
-        p, now = loop.position, time.perf_counter()
-        last = loop.finished
-        if now < self._due and not last:
+        now = time.perf_counter()
+        if now < self._due and not loop.finished:
             return
         self._due = now + 0.1
+        p = loop.position
         if not p.history or 4 * p.batch > loop.batches:  # a few batches alone would flicker
             rows = min(p.batch * loop.batch_size, len(loop.train))
             values = {"loss": p.loss_sum / rows}

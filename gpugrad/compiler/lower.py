@@ -160,6 +160,8 @@ class Lowering:
                 self._slice(eqn)
             elif name == "getitem" and self._on_device:
                 self._gather(eqn)
+            elif name == "setitem":
+                self._overwrite(eqn)
             elif name in ("matmul", "linear"):
                 self._product(eqn)
             elif name in ("sum", "mean", "max", "min"):
@@ -260,6 +262,13 @@ class Lowering:
             raise Unsupported("steps backwards")
         start = part.__array_interface__["data"][0] - room.__array_interface__["data"][0]
         self.view[y] = View(view.buffer, y.shape, part.strides, view.offset + start)
+
+    def _overwrite(self, eqn: Eqn) -> None:
+        """``x[...] = v`` is v; a write to a part is a call."""
+        v, (y,), key = eqn.inputs[1], eqn.outputs, eqn.params["key"]
+        if len(key) != 1 or key[0] is not Ellipsis or type(v) is not Traced or v.aval != y.aval:
+            raise Unsupported("a write to a part, or of another shape or dtype")
+        self.view[y] = self.at(v)
 
     def _product(self, eqn: Eqn) -> None:
         (y,) = eqn.outputs

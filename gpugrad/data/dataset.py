@@ -180,6 +180,13 @@ def batch_count(n: int, batch_size: int) -> int:
     return -(-n // batch_size)
 
 
+def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The rows 0 to n − 1 as `batches` goes through them."""
+    order: NDArray[np.int64]
+    order = Generator(seed, device="cpu", stream=epoch).permutation(n).numpy()
+    return order
+
+
 def batches(
     data: Dataset,
     batch_size: int,
@@ -206,10 +213,7 @@ def batches(
         raise BoundsError(message("batches", f"start is 0 to {count}", start))
     if epoch < 0:
         raise BoundsError(message("batches", "epoch counts from 0", epoch))
-    if shuffle:
-        order = Generator(seed, device="cpu", stream=epoch).permutation(len(data)).numpy()
-    else:
-        order = np.arange(len(data))
+    order = epoch_order(len(data), seed, epoch) if shuffle else np.arange(len(data))
     chunks = (order[i * batch_size : (i + 1) * batch_size] for i in range(start, count))
     return ((data.x[rows], data.y[rows]) for rows in chunks)
 
