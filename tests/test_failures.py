@@ -330,6 +330,17 @@ DRIFTERS = {
 }
 
 
+@pytest.mark.parametrize("batch", [(), (2,)], ids=str)
+def test_what_has_no_result_raises_on_every_device(batch: tuple[int, ...], device: str) -> None:
+    """cuSOLVER leaves the numbers it had got to, and CuPy returns them."""
+    x = gg.asarray(np.broadcast_to(np.array([[1.0, 2.0], [2.0, 1.0]]), (*batch, 2, 2)))
+    with pytest.raises(gg.errors.LinAlgError, match="not positive definite"):
+        gg.linalg.cholesky(x)
+    for name, args in {"inv": (x * 0,), "solve": (x * 0, x)}.items():
+        with pytest.raises(gg.errors.LinAlgError, match="singular"):
+            getattr(gg.linalg, name)(*args)
+
+
 @pytest.mark.parametrize("f", DRIFTERS.values(), ids=DRIFTERS)
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_no_dtype_drift(f, dtype, device):

@@ -277,6 +277,12 @@ class CupyBackend:
         philox.plan(np.dtype(dtype).str[1:], out.size).launch(self, state, out)
         return out
 
+    def strict(self) -> Any:
+        """A context in which `xp.linalg` raises LinAlgError, where it else gives any numbers."""
+        import cupyx  # CuPy has imported it by now
+
+        return cupyx.errstate(linalg="raise")
+
     def scatter_add(self, out: Array, index: Any, values: Array) -> None:
         if out.dtype.kind != "c":
             self.xp.add.at(out, index, values)
