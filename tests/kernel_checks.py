@@ -6,6 +6,7 @@ many read or written.
 
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -165,24 +166,50 @@ def check_gemm(loader: Loader) -> None:
 
 
 def check_mlp(loader: Loader) -> None:
-    """No size a multiple of anything; several blocks, and one."""
+    """No size a multiple of anything; a tile a block, and several blocks and one of several tiles,
+    with gradients in the place of the weights.
+    """
     rng = np.random.default_rng(0)
     widths = [5, 13, 3]
     weights = [rng.standard_normal(s).astype("f4") for s in ((13, 5), (3, 13))]
     biases = [rng.standard_normal(n).astype("f4") for n in (13, 3)]
-    add = mlp.Function((), (("add", 0, 1, -1),))
+    lines = (("add", 0, 1, -1),)
+    add = mlp.Function((("f4", mlp.COLUMNS),), (), lines, ((2, "f4"),))
+    plus = mlp.Function((("f4", mlp.BELOW),), (), lines, ((2, "f4"),))
     for rows in (37, 7):
         x = rng.standard_normal((rows, 5)).astype("f4")
         outs = [np.zeros((rows, n), "f4") for n in (13, 3)]
-        totals = [np.zeros(n, "f4") for n in (13, 3)]
         plan = mlp.plan(rows, widths, add, add)
-        workspace = loader.empty((plan.workspace_bytes,), np.dtype(np.uint8))
-        plan.launch(loader, x, weights, biases, outs, totals, workspace)
+        plan.launch(loader, x, weights, [[b] for b in biases], [[out] for out in outs])
         y = x.astype("f8")
-        for w, b, out, total in zip(weights, biases, outs, totals, strict=True):
+        for w, b, out in zip(weights, biases, outs, strict=True):
             y = y @ w.T + b
             close(out, y)
-            close(total, y.sum(0))
+    # Products and then a gradient alone; the last block has fewer tiles.
+    widths = [5, 13, 9, 3]
+    for rows, blocks in [(133, 2), (71, 1)]:
+        plan = mlp.plan(rows, widths, plus, plus, turned=False, gradients=True, ends=True)
+        plan.blocks = blocks
+        x = rng.standard_normal((rows, 5)).astype("f4")
+        weights, below, outs, totals, wants = [], [], [], [], []
+        d = x.astype("f8")
+        for k, n in pairwise(widths):
+            weights.append(rng.standard_normal((k, n)).astype("f4"))
+            below.append(rng.standard_normal((rows, n)).astype("f4"))
+            outs.append([np.zeros((rows, n), "f4")])
+            totals.append(np.zeros(n, "f4"))
+            given = d
+            d = d @ weights[-1] + below[-1]
+            wants.append((d, weights[-1] + given.T @ below[-1]))
+        gradients = [mlp.Gradient(y, w, add=True) for y, w in zip(below, weights, strict=True)]
+        workspace = loader.empty((plan.workspace_bytes,), np.dtype(np.uint8))
+        more = [[None]] * 2
+        plan.launch(loader, x, weights[:2], more, outs[:2], totals[:2], gradients, workspace)
+        for [out], total, w, (want, want_w) in zip(outs, totals, weights, wants, strict=True):
+            if w is not weights[-1]:
+                close(out, want)
+                np.testing.assert_allclose(total, want.sum(0), rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(w, want_w, rtol=1e-3, atol=1e-3)
 
 
 @cache
@@ -212,14 +239,8 @@ def texts() -> dict[str, str]:
         (printer.literal(-3, "i8"),), (("eq", 0, 1, -1), ("where", 4, 2, 3)), ((5, whole),),
         tuple(t._replace(code="i8") for t in totals),
     )  # fmt: skip
-    add = "{ return op_add(v0, v1); }"
-    functions = [
-        f"__device__ float {name}(float v0, float v1) {add}\n" for name in ("between", "last")
-    ]
     return {
-        "mlp_tall": mlp.mlp_text(4, 128, True, True, True, True, *functions),
-        "mlp_wide": mlp.mlp_text(3, 64, False, False, False, True, *functions),
-        "mlp_low": mlp.mlp_text(3, 16, False, False, False, False, *functions),
+        **{f"mlp_{name}": mlp.mlp_text(*plan.text) for name, plan in _layers().items()},
         "gemm_exact": gemm.gemm_text("f4", gemm.EXACT_TILES[0], False, False, True, 16, gradient),
         "gemm_half": gemm.gemm_text("f2", gemm.TILES[0], True, False, False, 16, gradient),
         "gemm_small": gemm.gemm_text("f4", gemm.EXACT_TILES[1], True, True, True, 4, gradient),
@@ -239,6 +260,31 @@ def texts() -> dict[str, str]:
         "gather_x4": gather.gather_text("u4", "i8", 4),
         "gather_x1": gather.gather_text("u8", "i4", 1),
         "scalars": kernel_source(scalars.FILE),
+    }
+
+
+def _layers() -> dict[str, mlp.Plan]:
+    """As many layers as a launch takes, of all types and sizes."""
+    taken = (("f4", mlp.MATRIX), ("b1", mlp.MATRIX))
+    chosen = (("mul", 0, 1, -1), ("where", 2, 0, 3))
+    code = mlp.Function(taken, (), chosen, ((4, "f4"), (3, "f4")))
+    lines = (("round", 0, -1, -1), ("mul", 1, 1, -1), ("sub", 2, 4, -1), ("mul", 3, 5, -1))
+    half = mlp.Function((("f2", mlp.BELOW),), (1.0,), lines, ((6, "f2"),))
+    wide = half._replace(more=(("B2", mlp.BELOW),), outs=((6, "B2"),))
+    large, small = 1 << 16, 64  # rows
+    forward, backward = {"turned": True}, {"turned": False, "gradients": True}
+    return {
+        "tall": mlp.plan(large, [64] * 5, code, code, **forward),
+        "wide": mlp.plan(large, [128] * 4, code, code, **forward),
+        "low": mlp.plan(small, [128] * 4, code, code, exact=False, **forward),
+        "half": mlp.plan(large, [128] * 4, half, half, dtype="f2", **forward),
+        "sums": mlp.plan(large, [64] * 6, code, code, sums=True, turned=False),
+        "gradients": mlp.plan(large, [64] * 6, code, code, ends=True, **backward),
+        "gradients_wide": mlp.plan(large, [128] * 3, code, code, **backward),
+        "gradients_half": mlp.plan(small, [64] * 6, half, half, dtype="f2", ends=True, **backward),
+        "gradients_bfloat": mlp.plan(
+            *(large, [128] * 3, wide, wide), dtype="B2", flipped=True, gradients=True
+        ),
     }
 
 

@@ -52,7 +52,7 @@ PLAIN = {"mma.cuh", "ops.cuh"}
 # waits that are left out. A loop without its end would never return: it runs one step too far.
 ALWAYS = r"""(?x) (?<! [\w.] ) (?:
     first\ \+\ row\ <\ rows | (?:first_)?col\ \+\ \w+\ <\ result\.count
-    | row\ <\ (?:rows|result\.count|m) | col\ <\ (?:cols|inputs|n) | deep\ <\ k | j\ <\ (?:count|n)
+    | row\ <\ (?:rows|result\.count|m|k) | col\ <\ (?:cols|n) | deep\ <\ k | j\ <\ (?:count|n)
     | k\ <\ count | word\ >=\ 0 | count\ ==\ WIDTH | (\w+)\ >=\ 0\ &&\ \1\ <\ \w+
     ) (?! [\w.] | ;\ [\w+] )"""
 NEVER = r"""(?x)

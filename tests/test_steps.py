@@ -1,5 +1,6 @@
 """Which instructions of a compiled step are one launch on the device, and which stand apart."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,45 +13,80 @@ from gpugrad.backend.operands import conflict
 from gpugrad.compiler import plan as planning
 
 
-@pytest.mark.parametrize(
-    ("activation", "tf32"), [("tanh", False), ("tanh", True), ("relu", False), ("sigmoid", False)]
-)
-def test_narrow_layers_in_one_launch(cuda: str, activation: str, tf32: bool) -> None:
-    """Forward, and backward with the sums for biases; with a smaller last batch; exact, or TF32."""
+def both_ways(
+    make: Callable[[], tuple[Any, Any]], steps: int = 4, of: Any = training, **flags: Any
+) -> Any:
+    """Losses, parameters and gradients of training without and with fused products, and what that
+    launches; a smaller batch every other time.
+    """
     x, labels = gg.asarray(X), gg.asarray(LABELS)
     results = []
     for fused in (False, True):
-        with gg.config.override(
-            fuse_products=fused, matmul="tf32" if fused and tf32 else "float32"
-        ):
-            model = net(activation=activation)
-            step = gg.compile(training(model, gg.optim.Adam(model, lr=0.02)))
+        with gg.config.override(fuse_products=fused, **(flags if fused else {})):
+            model, optimizer = make()
+            step = gg.compile(of(model, optimizer))
             losses = []
-            for _ in range(4):
+            for _ in range(steps // 2):
                 losses += [step(x[:20], labels[:20]).item(), step(x[20:], labels[20:]).item()]
-                assert kinds(step).count("layers") == (2 if fused else 0)
             grads = [p.grad.to("cpu").numpy() for p in model.parameters()]
         results.append([np.array(losses), *state(model), *grads])
-    for a, b in zip(*results, strict=True):
-        tolerance = 5e-3 if tf32 else 2e-5
+    return (*results, kinds(step))
+
+
+ACTIVATIONS = ["sigmoid", "tanh", "relu", "gelu", "silu", "leaky_relu", "elu", "softplus"]
+
+
+@pytest.mark.parametrize(
+    ("activation", "tf32"), [*[(name, False) for name in ACTIVATIONS], ("tanh", True)]
+)
+def test_a_narrow_network_is_two_launches(cuda: str, activation: str, tf32: bool) -> None:
+    """Forward, and backward with all sums over rows, for biases and weights; exact, or TF32."""
+
+    def make() -> tuple[Any, Any]:
+        model = net(activation=activation)
+        return model, gg.optim.Adam(model, lr=0.02)
+
+    plain, fused, launched = both_ways(make, matmul="tf32" if tf32 else "float32")
+    tolerance = 5e-3 if tf32 else 2e-5
+    for a, b in zip(plain, fused, strict=True):
         np.testing.assert_allclose(a, b, tolerance, tolerance)
+    assert launched.count("layers") == 2
+    assert not {"gemm", "product"} & set(launched)
+
+
+@pytest.mark.parametrize(
+    ("widths", "want"),
+    [([12, 16, 8, 5], (2, 0, 0)), ([12, 130, 70, 5], (1, 2, 4)), ([12, *[9] * 6, 5], (3, 0, 0))],
+    ids=str,
+)
+def test_weights_are_updated_where_they_lie(
+    cuda: str, widths: list[int], want: tuple[int, ...]
+) -> None:
+    """Their gradients are added to them, and can still be asked for; as far as layers are narrow,
+    in several launches where they are too many for one.
+    """
+
+    def make() -> tuple[Any, Any]:
+        model = gg.nn.MLP(widths, activation="tanh", generator=gg.random.Generator(0))
+        return model, gg.optim.SGD(model, lr=0.5)
+
+    plain, fused, launched = both_ways(make)
+    close(plain, fused)
+    assert tuple(map(launched.count, ("layers", "gemm", "product"))) == want
 
 
 def test_products_with_what_follows_in_one_launch(cuda: str) -> None:
-    """Wide layers, and narrow ones with something between them that a launch would leave out."""
-    x, labels = gg.asarray(X), gg.asarray(LABELS)
-    for dropout, widths, want in [(0.0, [12, 130, 140, 5], 5), (0.3, [12, 16, 8, 5], 6)]:
-        results = []
-        for fused in (False, True):
-            with gg.config.override(fuse_products=fused):
-                generator = gg.random.Generator(0)
-                model = gg.nn.MLP(widths, activation="tanh", dropout=dropout, generator=generator)
-                step = gg.compile(training(model, gg.optim.Adam(model, lr=0.02)))
-                losses = [step(x, labels).item() for _ in range(3)]
-                assert kinds(step).count("product") == (want if fused else 0)
-                assert "layers" not in kinds(step)
-            results.append([np.array(losses), *state(model)])
-        close(*results)
+    """Wide layers; and narrow ones with masks between them."""
+    for dropout, widths, want in [(0.0, [12, 130, 140, 5], 8), (0.3, [12, 16, 8, 5], 0)]:
+
+        def make(dropout: float = dropout, widths: Any = widths) -> tuple[Any, Any]:
+            generator = gg.random.Generator(0)
+            model = gg.nn.MLP(widths, activation="tanh", dropout=dropout, generator=generator)
+            return model, gg.optim.SGD(model, lr=0.2, momentum=0.9)
+
+        plain, fused, launched = both_ways(make)
+        close(plain, fused)
+        assert (launched.count("product"), launched.count("layers")) == (want, 2 * (not want))
 
 
 def test_layers_of_ones_own_with_one_output(cuda: str) -> None:
@@ -118,7 +154,8 @@ def test_a_product_that_somebody_else_reads_is_kept(cuda: str) -> None:
         wanted = [y.to("cpu").numpy() for y in (*step(), x.grad)]
         for _ in range(3):
             close([y.to("cpu").numpy() for y in (*run(), x.grad)], wanted)
-    assert (kinds(run).count("product"), run.stats()["calls"]) == (3, 0)
+    counts = [kinds(run).count(kind) for kind in ("layers", "product")]
+    assert (counts, run.stats()["calls"]) == ([1, 1], 0)
 
 
 def test_deep_sums_of_few_tiles_are_left_to_cublas() -> None:
@@ -160,9 +197,9 @@ def test_layers_are_one_launch_only_where_rows_are_apart() -> None:
         passed = [layer(x, w, y, once=once), layer(y, w, z), layer(z, w, y)]
         assert len(layers.with_layers(passed)) == (1 if once else 2)
         assert len(layers.with_layers([passed[0], layer(y, (2, 4), z)])) == 2
-    # One code between layers, of one kind; the last may have its own.
-    for last, count in [(layer(z, w, (6, 0), "exp"), 1), (layer(z, w, (6, 0), more=matrix), 2)]:
-        assert len(layers.with_layers([first, layer(y, w, z), last])) == count
+    # One code between layers; the last may have its own.
+    for last in (layer(z, w, (6, 0), "exp"), layer(z, w, (6, 0), more=matrix)):
+        assert len(layers.with_layers([first, layer(y, w, z), last])) == 1
     codes = [first, layer(y, w, z, "exp"), layer(z, w, (6, 0))]
     assert len(layers.with_layers(codes)) == 2
 

@@ -22,7 +22,7 @@ from gpugrad.backend.kernels import (
     scalars,
     softmax,
 )
-from gpugrad.backend.layers import Layer
+from gpugrad.backend.layers import Run
 from gpugrad.backend.operands import place_in, read_once
 from gpugrad.backend.steps import bias_of, branches
 
@@ -248,23 +248,39 @@ class Program:
         )
         return lambda: plan.launch(self._device, left, right, places, targets, totals, room())
 
-    def _layers(self, number: int, products: Any, layers: Sequence[Layer]) -> Enqueue:
-        """Products of narrow matrices, each of what the one before gave: one launch."""
-        first, turned = layers[0], any(layer.turned for layer in layers)
-        plan = mlp.plan(
-            *(first.rows, [first.inputs, *[layer.outputs for layer in layers]]),
-            *(mlp.Function(*layers[i].function) for i in (0, -1)),
-            turned=turned, columns=first.columns, exact=self._exact,
-        )  # fmt: skip
-        x = self._at(first.x)
-        weights = [self._at(one.w) for one in layers]
-        more = [self._at(one.more) for one in layers]
-        passed_on = [one is not layers[-1] and read_once(one.out) for one in layers]
-        outs = [None if p else self._at(one.out) for p, one in zip(passed_on, layers, strict=True)]
+    def _layers(self, number: int, *parts: Any) -> Enqueue:
+        """Products of narrow matrices, each of what the one before gave, with all that is in one
+        launch with them.
+        """
+        run = Run("layers", *parts)
+        layers, below = run.layers, run.below
         totals = [None if one.total is None else self._at(one.total) for one in layers]
-        sums = any(total is not None for total in totals)
-        room = self._room(number, plan.workspace_bytes if sums else 0)
-        return lambda: plan.launch(self._device, x, weights, more, outs, totals, room())
+        plan = mlp.plan(
+            *(layers[0].rows, run.widths, layers[0].function(below), layers[-1].function(below)),
+            dtype=layers[0].dtype, turned=any(one.turned for one in layers), exact=self._exact,
+            sums=any(total is not None for total in totals), gradients=any(run.gradients),
+            flipped=any(g is not None and g.flipped for g in run.gradients),
+            ends=run.gradients[-1] is not None,
+        )  # fmt: skip
+        x = self._at(layers[0].x)
+        weights = [self._at(one.w) for one in layers]
+        more = [
+            [None if i == below else self._at(o) for i, o in enumerate(one.more)] for one in layers
+        ]
+        outs = [
+            [self._at(to) if kept else None for (_, to), kept in zip(one.outs, each, strict=True)]
+            for one, each in zip(layers, run.kept, strict=True)
+        ]
+        gradients = [
+            g
+            and mlp.Gradient(
+                *(self._at(g.below), self._at(g.out), g.alpha),
+                *(g.scale and self._at(g.scale), g.add),
+            )
+            for g in run.gradients
+        ]
+        room = self._room(number, plan.workspace_bytes)
+        return lambda: plan.launch(self._device, x, weights, more, outs, totals, gradients, room())
 
     def _chain(
         self, number: int, dtype: str, rows: int, cols: int, operands: Any, constants: Any,

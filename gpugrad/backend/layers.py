@@ -1,122 +1,438 @@
 """Products of narrow matrices, each of what the one before gave, that are one launch of mlp.cuh.
 
+With what follows on each place by place, its sums over rows, and the gradients of the weights.
 Imports mlp for what it takes, operands.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from gpugrad.backend.kernels import mlp
-from gpugrad.backend.operands import Range, conflict, dense, meet, place_in, range_of, read_once
+from gpugrad.backend.operands import (
+    READ_INSIDE,
+    Range,
+    conflict,
+    dense,
+    meet,
+    moved,
+    range_of,
+    read_once,
+    touched,
+)
+
+Value = tuple[str, float]  # "product", or the number of a "more" or a "line", or a "constant"
+_PRODUCT: Value = ("product", 0)
 
 
 class Layer(NamedTuple):
-    """A ("product", …) as a layer of mlp.cuh."""
+    """A product and a code on what it gives, as mlp.cuh takes them."""
 
+    dtype: str
     rows: int
     inputs: int
     outputs: int
     turned: bool | None  # w lies as (outputs, inputs); None: either way, it is a vector
-    columns: bool  # more has a value a column
     x: Any
     w: Any
-    more: Any
+    more: tuple[Any, ...]  # other operands of the code
+    lines: tuple[tuple[Any, ...], ...]  # opcode and values
+    outs: tuple[tuple[Value, Any], ...]  # what is kept of it where; the first goes on
+    total: Any  # sums of that over rows, or None
+
+    def columns(self, operand: Any) -> bool:
+        """Whether it has a value a column."""
+        return not operand[2] and (operand[3] == 1 or self.outputs == 1)
+
+    def function(self, below: int | None = None) -> mlp.Function:
+        """The code; ``more`` number ``below``, if any, is what the weights' gradient takes."""
+        constants = list(
+            dict.fromkeys(v for _, *vs in self.lines for v in vs if v[0] == "constant")
+        )
+        first = 1 + len(self.more)
+        number = {_PRODUCT: 0} | {c: first + i for i, c in enumerate(constants)}
+        number |= {("more", i): 1 + i for i in range(len(self.more))}
+        first += len(constants)
+        number |= {("line", i): first + i for i in range(len(self.lines))}
+        lines = [(op, *[number[v] for v in values], -1, -1)[:4] for op, *values in self.lines]
+        how = [mlp.COLUMNS if self.columns(o) else mlp.MATRIX for o in self.more]
+        if below is not None:
+            how[below] = mlp.BELOW
+        return mlp.Function(
+            tuple((o[4], h) for o, h in zip(self.more, how, strict=True)),
+            tuple(c for _, c in constants),
+            tuple(lines),
+            tuple((number[value], to[4]) for value, to in self.outs),
+        )
+
+    def going_on(self, place: Any) -> "Layer | None":
+        """The same, where what is kept at ``place`` goes on."""
+        for value, to in self.outs:
+            if to[:2] == place[:2] and to[4] == self.dtype:
+                if self.total is not None and value != self.outs[0][0]:
+                    return None
+                rest = [out for out in self.outs if out[1] is not to]
+                return self._replace(outs=((value, to), *rest))
+        return None
+
+
+class Gradient(NamedTuple):
+    """A product that gives the gradient of a layer's weights."""
+
+    below: Any
+    width: int
     out: Any
-    total: Any  # sums of out over rows, or None
-    function: tuple[tuple[float, ...], tuple[Any, ...]]  # see mlp.Function
+    place: Range  # of out
+    flipped: bool | None  # None: either way, it is a vector
+    alpha: float
+    scale: Any
+    add: bool
 
 
-def layer_of(product: Any) -> Layer | None:
-    """What mlp.cuh takes of a step, or None where that is not all it does."""
-    if product[0] != "product":
+class Run(NamedTuple):
+    """A step ("layers", …): instructions and products that are one launch, and what they are."""
+
+    kind: str
+    steps: tuple[Any, ...]
+    layers: tuple[Layer, ...]
+    gradients: tuple[Gradient | None, ...]  # of each layer, and of one behind the last
+    kept: tuple[tuple[bool, ...], ...] = ()  # of each layer's outs, what anybody else reads
+
+    @property
+    def widths(self) -> list[int]:
+        """Of what goes in and of each layer, and of the one behind that has a gradient only."""
+        behind = self.gradients[-1]
+        widths = [self.layers[0].inputs, *[layer.outputs for layer in self.layers]]
+        return widths if behind is None else [*widths, behind.width]
+
+    @property
+    def below(self) -> int | None:
+        """Which of the layers' more is what the gradients of their weights take, if one is."""
+        pairs = list(zip(self.layers, self.gradients[:-1], strict=True))
+        for i in range(len(self.layers[0].more)):
+            if all(g is not None and _same(layer.more[i : i + 1], g.below) for layer, g in pairs):
+                return i
         return None
-    _, (_, _, ta, tb, m, n, k, _, _, a, b, _, c, _), chain = product
-    _, _, _, _, operands, constants, lines, stores, reductions, _ = chain
-    if ta or max(k, n) > mlp.MOST or (len(operands), len(stores)) != (2, 1) or not lines:
-        return None
-    at, ((value, out),) = place_in(operands, c), stores
-    more = operands[1 - at]
-    columns = not more[2] and (more[3] == 1 or n == 1)
-    if out[:2] != c[:2] and not read_once(c):
-        return None  # somebody else reads the product itself
-    even = [dense(a, m, k), dense(b, *((n, k) if tb else (k, n))), dense(out, m, n)]
-    if not all(even) or more[4] != "f4" or not (columns or dense(more, m, n)):
-        return None
-    if value != 1 + len(constants) + len(lines):
-        return None  # not the last line
-    total = None
-    for kind, _, of, to, scale, add in reductions:
-        if total is not None or (kind, of, scale, add) != ("sum", value, 1, False):
-            return None
-        if to[4] != "f4" or not (to[3] == 1 or n == 1):
-            return None
-        total = to
 
-    def moved(number: int) -> int:
-        return number ^ at if number in (0, 1) else number
-
-    function = tuple(constants), tuple((op, *map(moved, values)) for op, *values in lines)
-    return Layer(m, k, n, tb if min(k, n) > 1 else None, columns, a, b, more, out, total, function)
+    def fits(self) -> bool:
+        summed = any(self.gradients) or any(layer.total is not None for layer in self.layers)
+        most = mlp.most_summed(self.widths) if summed else mlp.MOST_LAYERS
+        return len(self.widths) - 1 <= most
 
 
 def with_layers(steps: Sequence[Any]) -> list[Any]:
-    """The steps, where a product on what a product gave is one ("layers", both, as layers) with it.
+    """The steps, where those that can be one launch of mlp.cuh are one ("layers", …).
 
-    The later one moves up to the earlier, over what it has nothing to do with.
+    A later one moves up to the earlier, and before both what it needs.
     """
     order: list[Any] = []
     for step in steps:
-        layer = layer_of(step)
-        for i in reversed(range(len(order))):
-            products, layers = _run(order[i])
-            if layer is not None and layers and _continues(layers, layer):
-                order[i] = ("layers", (*products, step), (*layers, layer))
-                break
-            if conflict(order[i], step):
-                order.append(step)
+        layer = _layer_of(step)
+        gradient = step[0] == "product" and step[1][2]  # and the update that follows on it
+        part = step[1] if gradient else step
+        for i, joined in _joined(order, part, layer):
+            needed = _needed(order, i, part)
+            if needed is not None:
+                before = [order[j] for j in needed]
+                behind = [other for j, other in enumerate(order) if j > i and j not in needed]
+                order[i:] = [*before, joined, *behind, *([step[2]] if gradient else [])]
                 break
         else:
-            order.append(step)
-    return order
+            order.append(step if layer is None else Run("layers", (step,), (layer,), (None, None)))
+    # A product that is alone is not worth a launch of this kind.
+    order = [s.steps[0] if isinstance(s, Run) and len(s.steps) == 1 else s for s in order]
+    return [_marked(order, i) for i in range(len(order))]
 
 
-def _run(step: Any) -> tuple[tuple[Any, ...], tuple[Layer, ...]]:
-    """The products of a step and what they are as layers; nothing where it has none."""
-    if step[0] == "layers":
-        return step[1:]  # type: ignore[no-any-return]
-    layer = layer_of(step)
-    return ((), ()) if layer is None else ((step,), (layer,))
+def _needed(order: Sequence[Any], i: int, step: Any) -> list[int] | None:
+    """What must come before ``step`` of all behind number i; None where that must be behind i."""
+    needed: list[int] = []
+    later = [step]
+    for j in reversed(range(i + 1, len(order))):
+        if any(conflict(order[j], other) for other in later):
+            later.append(order[j])
+            needed.insert(0, j)
+    return None if any(conflict(order[i], order[j]) for j in needed) else needed
 
 
-def _continues(layers: Sequence[Layer], new: Layer) -> bool:
-    """Whether blocks that each take some rows through ``layers`` can go on with ``new``."""
-    last = layers[-1]
-    if len(layers) == mlp.MOST_LAYERS:
-        return False
-    if (new.rows, new.columns) != (last.rows, last.columns):
-        return False
+def _joined(order: Sequence[Any], step: Any, layer: Layer | None) -> Iterator[tuple[int, Run]]:
+    """Runs that ``step`` could be part of, by their number, each with it; the latest first."""
+    if layer is None and step[0] not in ("gemm", "chain"):
+        return
+    for i in reversed(range(len(order))):
+        run = order[i]
+        if not isinstance(run, Run):
+            continue
+        if layer is not None:
+            joined = _with_layer(run, layer)
+        elif step[0] == "chain":
+            joined = _with_chain(run, step)
+        else:
+            joined = _with_gradient(run, step)
+        if joined is not None and joined.fits():
+            yield i, joined._replace(steps=(*run.steps, step))
+
+
+# One layer
+
+
+def _layer_of(step: Any) -> Layer | None:
+    """What mlp.cuh takes of a step, or None where that is not all it does."""
+    if step[0] == "product":
+        layer = _of_product(step[1])
+        return None if layer is None else _followed(layer, step[2])
+    return _of_product(step) if step[0] == "gemm" and step[1] == "f2" else None
+
+
+def _of_product(gemm: Any) -> Layer | None:
+    _, dtype, ta, tb, m, n, k, alpha, scale, a, b, beta, c, _ = gemm
+    plain = not ta and alpha == 1 and scale is None and beta == 0
+    if not plain or not 1 <= min(k, n) <= max(k, n) <= mlp.MOST:
+        return None
+    if not (dense(a, m, k) and dense(b, *((n, k) if tb else (k, n))) and dense(c, m, n)):
+        return None
+    turned = tb if min(k, n) > 1 else None
+    layer = Layer(dtype, m, k, n, turned, a, b, (), (), ((_PRODUCT, c),), None)
+    return layer if dtype == "f4" else _rounded(layer)
+
+
+def _rounded(layer: Layer) -> Layer:
+    """The layer, the last of what it keeps being rounded to its place's type."""
+    *rest, (value, to) = layer.outs
+    if to[4] != "f2" or (value[0] == "line" and layer.lines[int(value[1])][0] == "round"):
+        return layer
+    lines = (*layer.lines, ("round", value))
+    return layer._replace(lines=lines, outs=(*rest, (("line", len(layer.lines)), to)))
+
+
+def _followed(layer: Layer, chain: Any) -> Layer | None:
+    """The layer with a chain behind it, if that reads what the layer gives place by place."""
+    _, dtype, rows, cols, operands, constants, lines, stores, reductions, _ = chain
+    if dtype != "f4" or (rows, cols) != (layer.rows, layer.outputs):
+        return None
+    types = ("b1", "f4", layer.dtype)
+    outs = {(*to[:2], to[4]): value for value, to in layer.outs if to[4] != "b1"}
+    values: list[Value] = []
+    more = list(layer.more)
+    for o in operands:
+        if o[4] not in types or not (dense(o, rows, cols) or layer.columns(o)):
+            return None
+        own = outs.get((*o[:2], o[4])) if dense(o, rows, cols) else None
+        if own is None:
+            if any(_meet_at(o, to, layer) for _, to in layer.outs):
+                return None
+            if o not in more:
+                more.append(o)
+            own = ("more", more.index(o))
+        values.append(own)
+    if all(value[0] == "more" for value in values) or len(more) > mlp.MOST_MORE:
+        return None
+    code = list(layer.lines)
+    values += [("constant", c) for c in constants]
+    for op, *arguments in lines:
+        code.append((op, *[values[a] for a in arguments if a >= 0]))
+        values.append(("line", len(code) - 1))
+    read = [o[:2] for o in operands]
+    kept = [out for out in layer.outs if not (read_once(out[1]) and out[1][:2] in read)]
+    layer = layer._replace(more=tuple(more), lines=tuple(code), outs=tuple(kept))
+    for value, to in stores:
+        if to[4] not in types or not dense(to, rows, cols):
+            return None
+        places = [*[place for _, place in layer.outs], *[o for o in more if not layer.columns(o)]]
+        over = [place for place in places if _meet_at(place, to, layer)]
+        over += [o for o in more if layer.columns(o) and _meet_at(o, to, layer)]
+        if any(place[:2] != to[:2] or place[4] != to[4] for place in over):
+            return None
+        rest = [out for out in layer.outs if out[1][:2] != to[:2]]
+        layer = _rounded(layer._replace(outs=(*rest, (values[value], to))))
+    if not 1 <= len(layer.outs) <= mlp.MOST_OUTS:
+        return None
+    for kind, axis, of, to, scale, add in reductions:
+        plain = (kind, axis, scale, add) == ("sum", "rows", 1, False)
+        head = [out for out in layer.outs if out[0] == values[of] and out[1][4] == layer.dtype]
+        if not (plain and head) or layer.total is not None:
+            return None
+        if to[4] != layer.dtype or not (to[3] == 1 or cols == 1):
+            return None
+        rest = [out for out in layer.outs if out is not head[0]]
+        layer = layer._replace(outs=(head[0], *rest), total=to)
+    return layer
+
+
+def _same(operands: Sequence[Any], place: Any) -> bool:
+    """Whether the one operand, if there is one, is what lies at ``place``, in its type."""
+    return any(o[:2] == place[:2] and o[4] == place[4] for o in operands)
+
+
+def _meet_at(a: Any, b: Any, layer: Layer) -> bool:
+    return meet(*[[range_of(o, layer.rows, layer.outputs)] for o in (a, b)])
+
+
+# Several
+
+
+def _with_layer(run: Run, new: Layer) -> Run | None:
+    """The run, going on with a layer of what its last one gives."""
+    last = run.layers[-1].going_on(new.x)
+    if last is None or (new.dtype, new.rows, new.inputs) != (last.dtype, last.rows, last.outputs):
+        return None
+    layers = (*run.layers[:-1], last)
     if {True, False} <= {layer.turned for layer in (*layers, new)}:
-        return False
-    if new.x[:2] != last.out[:2] or new.inputs != last.outputs:
-        return False
-    if any(layer.function != last.function for layer in layers):
-        return False  # only the last may have another
-    # What one block writes, no other may read or write: they run in any order.
-    reads = [range_of(layers[0].x, new.rows, layers[0].inputs)]
-    reads += [r for layer in (*layers, new) for r in _beside(layer)]
-    writes = [r for layer in layers for r in _given(layer, not read_once(layer.out))]
-    values = [r for layer in layers for r in _given(layer)]
-    return not (meet(_given(new), reads + writes) or meet(values, _beside(new)))
+        return None
+    if any(layer.function() != last.function() for layer in layers):
+        return None  # only the last may have another
+    behind = run.gradients[-1]
+    if behind is not None and behind.width != new.outputs:
+        return None
+    joined = run._replace(layers=(*layers, new), gradients=(*run.gradients, None))
+    return joined if _rows_apart(joined) else None
 
 
-def _beside(layer: Layer) -> list[Range]:
-    """What a layer reads beside x, but for what it overwrites place by place."""
-    w = layer.w, *((layer.outputs, layer.inputs) if layer.turned else (layer.inputs, layer.outputs))
-    more = (layer.more, 1 if layer.columns else layer.rows, layer.outputs)
-    return [range_of(*part) for part in (w, more) if part[0][:2] != layer.out[:2]]
+def _with_chain(run: Run, chain: Any) -> Run | None:
+    """The run, with a chain on what its last layer gives, or sums over rows of what any does."""
+    operands, stores = chain[4], chain[7]
+    if run.layers[-1].dtype == "f4":
+        return None  # all that can follow on such products does already
+    for i, layer in enumerate(run.layers):
+        last = i == len(run.layers) - 1
+        if (stores and not last) or all(o[:2] != to[:2] for o in operands for _, to in layer.outs):
+            continue
+        new = _followed(layer, chain)
+        if new is None or (not last and new.outs[0] != layer.outs[0]):
+            return None
+        joined = run._replace(layers=(*run.layers[:i], new, *run.layers[i + 1 :]))
+        behind = run.gradients[-1]
+        if last and behind is not None:
+            return None  # it takes what the chain may write over
+        return joined if _rows_apart(joined, i) else None
+    return None
 
 
-def _given(layer: Layer, kept: bool = True) -> list[Range]:
-    """What comes out of a layer, its values only where they are ``kept``."""
-    values = [range_of(layer.out, layer.rows, layer.outputs)] if kept else []
+def _with_gradient(run: Run, gemm: Any) -> Run | None:
+    """The run, with the gradient of a layer's weights."""
+    _, dtype, ta, tb, m, n, k, alpha, scale, a, b, beta, c, _ = gemm
+    if not ta or tb or dtype != run.layers[0].dtype or k != run.layers[0].rows:
+        return None
+    if beta not in (0, 1) or not (dense(a, k, m) and dense(b, k, n) and dense(c, m, n)):
+        return None
+    if min(m, n) < 1 or max(m, n) > mlp.MOST:
+        return None
+    if (scale is not None and scale[4] != "f8") or c[4] != dtype:
+        return None
+    flips = {g.flipped for g in run.gradients if g is not None} - {None}
+    for flipped, d, inputs, below, outputs in [(False, a, m, b, n), (True, b, n, a, m)]:
+        if not flips <= {flipped} and min(m, n) > 1:
+            continue
+        found = _place(run, d, inputs)
+        if found is None:
+            continue
+        i, layers = found
+        if run.gradients[i] is not None or (i < len(layers) and layers[i].outputs != outputs):
+            continue
+        flip = flipped if min(m, n) > 1 else None
+        # What lies below is what it was before; sums and gradients are written in any order.
+        given = [r for layer in layers for r in _given(layer, layer.outs)]
+        others = [g.place for g in run.gradients if g is not None]
+        totals = [range_of(x.total, 1, x.outputs) for x in layers if x.total is not None]
+        place = range_of(c, m, n)
+        if meet([range_of(below, k, outputs)], given) or meet([place], totals + others):
+            continue
+        new = Gradient(below, outputs, c, place, flip, alpha, scale, bool(beta))
+        gradients = (*run.gradients[:i], new, *run.gradients[i + 1 :])
+        return run._replace(layers=layers, gradients=gradients)
+    return None
+
+
+def _place(run: Run, d: Any, width: int) -> tuple[int, tuple[Layer, ...]] | None:
+    """The number of the layer that ``d`` goes into, and the layers, ``d`` going on to it."""
+    first = run.layers[0]
+    if d[:2] == first.x[:2] and width == first.inputs:
+        return 0, run.layers
+    for i, layer in enumerate(run.layers, 1):
+        going_on = layer.going_on(d)
+        if going_on is not None and width == layer.outputs:
+            if i < len(run.layers) and going_on != layer:
+                return None
+            return i, (*run.layers[: i - 1], going_on, *run.layers[i:])
+    return None
+
+
+def _rows_apart(run: Run, i: int = -1) -> bool:
+    """Whether blocks that each take some rows through all layers can have layer i among them.
+
+    What one block writes, no other may read or write: they run in any order. What is passed on and
+    read by nobody else is not written.
+    """
+    new = run.layers[i]
+    others = [layer for layer in run.layers if layer is not new]
+    beside = [r for layer in others for r in _beside(layer, layer.more)]
+    reads = [range_of(run.layers[0].x, new.rows, run.layers[0].inputs), *beside]
+    writes = [r for x in others for r in _given(x, [o for o in x.outs if not read_once(o[1])])]
+    values = [r for layer in others for r in _given(layer, layer.outs)]
+    for gradient, layer in zip(run.gradients, (*run.layers, None), strict=True):
+        if gradient is not None:
+            writes.append(gradient.place)
+            # What lies below may be overwritten by the layer itself, place by place.
+            if layer is not new or all(gradient.below[:2] != to[:2] for _, to in layer.outs):
+                reads.append(range_of(gradient.below, new.rows, gradient.width))
+    apart = [o for o in new.more if all(o[:2] != to[:2] for _, to in new.outs)]
+    own = _beside(new, apart)
+    return not (meet(_given(new, new.outs), reads + writes + own) or meet(values + writes, own))
+
+
+def _beside(layer: Layer, more: Sequence[Any]) -> list[Range]:
+    """What a layer reads beside x: its weights, and of ``more``."""
+    w = (layer.outputs, layer.inputs) if layer.turned else (layer.inputs, layer.outputs)
+    rest = [range_of(o, 1 if layer.columns(o) else layer.rows, layer.outputs) for o in more]
+    return [range_of(layer.w, *w), *rest]
+
+
+def _given(layer: Layer, outs: Sequence[tuple[Value, Any]]) -> list[Range]:
+    """What comes out of a layer: its sums, and of ``outs``."""
+    values = [range_of(to, layer.rows, layer.outputs) for _, to in outs]
     return values if layer.total is None else [*values, range_of(layer.total, 1, layer.outputs)]
+
+
+# What need not reach memory
+
+
+def _marked(order: Sequence[Any], i: int) -> Any:
+    """Step number i, a run with what is kept of it. Only what is not is marked as read inside."""
+    step = order[i]
+    dropped: set[Any] = set()
+    if isinstance(step, Run):
+        step = step._replace(kept=_kept(step, order[i + 1 :]))
+        for layer, kept in zip(step.layers, step.kept, strict=True):
+            dropped |= {to[:2] for (_, to), k in zip(layer.outs, kept, strict=True) if not k}
+
+    def marked(operand: Any, rows: int, cols: int, written: bool) -> Any:
+        return operand if operand[:2] in dropped else (*operand[:5], operand[5] & ~READ_INSIDE)
+
+    def part(one: Any) -> Any:
+        if one[0] == "product":
+            return (one[0], *map(part, one[1:]))
+        return moved(one, marked) if one[0] in ("gemm", "chain") else one
+
+    return (
+        step._replace(steps=tuple(map(part, step.steps))) if isinstance(step, Run) else part(step)
+    )
+
+
+def _kept(run: Run, later: Sequence[Any]) -> tuple[tuple[bool, ...], ...]:
+    """For each layer and each of its outs, whether anything beyond the launch reads it."""
+    reads_and_writes = [touched(step) for step in later]
+
+    def kept(layer: Layer, out: int) -> bool:
+        to = layer.outs[out][1]
+        if read_once(to) and not out and layer is not run.layers[-1]:
+            return False
+        if not to[5] & READ_INSIDE:
+            return True
+        place = range_of(to, layer.rows, layer.outputs)
+        for reads, writes in reads_and_writes:
+            if meet([place], reads):
+                return True
+            if any(w[0] == place[0] and w[1] <= place[1] and place[2] <= w[2] for w in writes):
+                return False
+        return False
+
+    return tuple(tuple(kept(x, out) for out in range(len(x.outs))) for x in run.layers)

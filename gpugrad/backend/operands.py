@@ -12,7 +12,8 @@ from gpugrad.backend.twin import DTYPES
 
 Range = tuple[int, int, int]  # memory, first byte, byte after the last
 Touched = tuple[list[Range], list[Range]]  # read, written
-_READ_ONCE = 4  # flag of an operand: one instruction alone reads it
+_READ_ONCE = 4  # flags of an operand: one instruction alone reads it
+READ_INSIDE = 8  # nobody but instructions does
 
 
 def read_once(operand: Any) -> bool:

@@ -25,7 +25,8 @@ from gpugrad.compiler.nodes import (
 from gpugrad.compiler.views import View, aligned, in_rows
 
 CHUNKED, PRIVATE = 1, 2
-READ_ONCE = 4  # for the CUDA executor alone
+# For the CUDA executor alone: one instruction reads it; nobody but instructions does.
+READ_ONCE, READ_INSIDE = 4, 8
 
 
 class Emitter:
@@ -63,8 +64,9 @@ class Emitter:
             offset = self.plan.offset.get(buffer, 0)
             if self.inside and row and follows:
                 flags = CHUNKED
-            elif view.buffer in self.plan.read_once:
-                flags = READ_ONCE
+            else:
+                flags = READ_ONCE if view.buffer in self.plan.read_once else 0
+                flags |= READ_INSIDE if buffer in self.plan.read_inside else 0
         offset += view.offset * buffer.dtype.itemsize
         return (self.plan.base(buffer), offset, row, col, _code(buffer.dtype), flags)
 

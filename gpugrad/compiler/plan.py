@@ -313,6 +313,14 @@ class Plan:
         found = {b for b, count in readers.items() if count == 1 and b.kind == "temp"}
         return found - pinned - self.alias.keys()
 
+    @cached_property
+    def read_inside(self) -> set[Buffer]:
+        """What only instructions read; a device may leave out what none of them still would."""
+        if not self.side_by_side or any(isinstance(node, Call) for node in self.nodes):
+            return set()
+        homes = {self.home(view).buffer for node in self.nodes for view in node.writes}
+        return {b for b in homes if b.kind == "temp"} - self._pinned()
+
     def _arena(self, order: Sequence[Node], own: Iterable[Buffer] = ()) -> None:
         """Offsets for all temporaries: first fit over their lifetimes."""
         first: dict[Buffer, int] = {}
