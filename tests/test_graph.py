@@ -116,6 +116,26 @@ def test_half_precision_by_hand_is_one_graph(cuda: str, head: str) -> None:
     assert not all(map(np.all, results[1][-len(state(model)) :]))
 
 
+def test_half_precision_is_rounded_after_every_operation_in_one_launch(cuda: str) -> None:
+    """The bits of uncompiled ones, and an overflow on the way; a cast to what it is is none."""
+    values = np.concatenate([rng.standard_normal(200) * 100, [300.0, -300.0, np.nan, 1e-7]])
+    x, y = gg.asarray(values.astype("f2")), gg.asarray(values[::-1].astype("f2").copy())
+    half = np.dtype(np.float16)
+
+    def f(x: Any, y: Any) -> Any:
+        z = (x * y + x).astype(half) - y * 0.1
+        return z, z.astype(np.float32) * 2, (z * z).astype(half).sum()
+
+    run = gg.compile(f)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for _ in range(3):
+            found, wanted = ([a.to("cpu").numpy() for a in g(x, y)] for g in (run, f))
+            for a, b in zip(found[:2], wanted[:2], strict=True):
+                np.testing.assert_array_equal(a, b)
+    assert np.isinf(found[0]).any()
+    assert run.stats()["launches"] == {"chain": 1}
+
+
 def test_one_graph_a_step_and_few_launches(cuda: str) -> None:
     model = net()
     step = gg.compile(training(model, gg.optim.AdamW(model, lr=0.01)))

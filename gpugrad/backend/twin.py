@@ -30,6 +30,11 @@ def _sigmoid(x: Array, out: Array) -> None:
     np.divide(1, out, out=out)
 
 
+def _half(x: Array, out: Array) -> None:
+    with np.errstate(over="ignore"):
+        out[...] = x.astype(np.float16)
+
+
 def _where(c: Array, a: Array, b: Array, out: Array) -> None:
     np.copyto(out, np.where(c != 0, a, b))
 
@@ -69,6 +74,7 @@ NUMPY: dict[str, Callable[..., Any]] = {
     "isnan": _truth(np.isnan),
     "isinf": _truth(np.isinf),
     "isfinite": _truth(np.isfinite),
+    "half": _half,
     "add": np.add,
     "sub": np.subtract,
     "mul": np.multiply,

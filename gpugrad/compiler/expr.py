@@ -15,7 +15,7 @@ UNARY = (
     *("neg", "abs", "sqrt", "square", "recip", "exp", "expm1", "log", "log1p", "log2", "log10"),
     *("tanh", "sigmoid", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh"),
     *("acosh", "atanh", "floor", "ceil", "trunc", "rint", "sign"),
-    *("not", "isnan", "isinf", "isfinite"),
+    *("not", "isnan", "isinf", "isfinite", "half"),
 )
 BINARY = (
     *("add", "sub", "mul", "div", "pow", "atan2", "hypot", "max", "min", "copysign", "remainder"),
@@ -280,6 +280,7 @@ for _wrong in (
     "or",
     "xor",
     "mulz",
+    "half",
 ):
     del _NUMPY_NAMES[_wrong]  # names that mean something else in NumPy, or nothing
 

@@ -61,6 +61,7 @@ _CHEAP = frozenset(
         "and",
         "or",
         "not",
+        "half",
     ]
 )
 _LONGEST = 200  # expressions of a chain: more would not stay in a core's L1
@@ -84,8 +85,8 @@ class Lowering:
         self._numbers: set[Traced] = set()  # of rows or columns: far below 2**53
         self._other_draws = any(eqn.op.name == "draw" for eqn in program.eqns)
         self._on_device = program.devices[:1] not in ([], ["cpu"])
-        # What chains and products take. Half precision is computed with in float32 and rounded
-        # where it is stored, so what comes after reads it from there.
+        # What chains and products take. Half precision is computed with in float32, each result
+        # rounded.
         self._floats = (*_FLOATS, HALF) if self._on_device else _FLOATS
         self._materialised: dict[tuple[View, Shape], View] = {}
         for i, var in enumerate(program.arguments):
@@ -389,6 +390,9 @@ class Lowering:
         params = eqn.params
         forward = eqn.op.pointwise
         if eqn.op.name == "astype":
+            if eqn.inputs[0].dtype == eqn.outputs[0].dtype:
+                self.view[eqn.outputs[0]] = self.at(eqn.inputs[0])
+                return
             forward = _cast(eqn)
             params = {}
         inputs = [
@@ -413,6 +417,9 @@ class Lowering:
         params: dict[str, Any] | None = None,
     ) -> None:
         """Put an elementwise equation into the chain of one of its inputs, or a new one."""
+        floats = {x.buffer.dtype for x in inputs if isinstance(x, View)} & {*_FLOATS, HALF}
+        if floats == {HALF}:  # as NumPy does with a number beside such arrays
+            inputs = [x if isinstance(x, View) else float(np.float16(x)) for x in inputs]
         inputs = [self._fitting(x, shape) if isinstance(x, View) else x for x in inputs]
         home = self._home(shape, dtype, inputs)
         exprs = self._exprs(home, shape, dtype, inputs, forward, params or {})
@@ -422,7 +429,7 @@ class Lowering:
             self.add(home)
         for y, expr in zip(outputs, exprs, strict=True):
             view = self.new(y)
-            home.values[view.buffer] = expr
+            home.values[view.buffer] = _halved(home, expr) if y.dtype == HALF else expr
             home.stores[view.buffer] = view
             self.maker[view.buffer] = home
 
@@ -726,7 +733,13 @@ def _is_whole(eqn: Eqn) -> bool:
 
 def _rounds(dtype: Any) -> bool:
     """Whether storing a value loses something of what a chain computes with: read it from there."""
-    return bool(dtype == HALF or (dtype.kind in "iu" and dtype.itemsize < 8))
+    return bool(dtype.kind in "iu" and dtype.itemsize < 8)
+
+
+def _halved(chain: Chain, expr: Expr) -> Expr:
+    """``expr`` rounded to half precision, where it is not."""
+    is_half = expr.op == "half" or (expr.op == "in" and expr.value.buffer.dtype == HALF)
+    return expr if is_half else chain.builder.make("half", expr)
 
 
 def _compute_dtype(eqn: Eqn, known: Sequence[Any]) -> Any:

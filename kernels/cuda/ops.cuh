@@ -70,6 +70,7 @@ OP_AS(1, isinf, fabsf(x) == __int_as_float(0x7f800000),
       fabs(x) == __longlong_as_double(0x7ff0000000000000LL))
 OP_AS(1, isfinite, fabsf(x) < __int_as_float(0x7f800000),
       fabs(x) < __longlong_as_double(0x7ff0000000000000LL))
+OP_AS(1, half, float(f16(x)), float(f16(x)))  // rounded to half precision
 OP_ALL(1, not, x == 0)
 OP_ALL(2, lt, x < y)
 OP_ALL(2, le, x <= y)
