@@ -163,13 +163,6 @@ class CupyBackend:
         hint = "a smaller batch, gg.checkpoint, or cupy.get_default_memory_pool().free_all_blocks()"
         return DeviceMemoryError(message("device", "out of memory", got, hint))
 
-    @property
-    def free_bytes(self) -> int:
-        """What arrays could still take: of the device, and what CuPy's pool keeps unused."""
-        with self.here():
-            free, _ = self.xp.cuda.runtime.memGetInfo()
-            return int(free) + int(self.xp.get_default_memory_pool().free_bytes())
-
     # Captured steps
 
     @cached_property

@@ -1,6 +1,6 @@
 """The training loop: no arguments, no files, no printing.
 
-May import nn, optim, data, namespace, backend, cli.tally.
+May import nn, optim, data, namespace, cli.tally.
 """
 
 import copy
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gpugrad as gg
-from gpugrad import backend, nn, optim
+from gpugrad import nn, optim
 from gpugrad.cli import tally
 from gpugrad.data import Dataset, Rows, batch_count, batches, prefetch
 from gpugrad.data.dataset import epoch_order
@@ -315,10 +315,10 @@ class Loop:
 
 def _fits(data: Dataset, device: str) -> bool:
     """Whether the data may lie on a GPU for the whole run."""
-    place: Any = backend.get(device)
-    if place.device == "cpu" or isinstance(data.x, Rows):
+    if device == "cpu" or isinstance(data.x, Rows):
         return False
-    return bool(data.x.nbytes + data.y.nbytes <= _SHARE * place.free_bytes)
+    stats = gg.memory_stats(device)
+    return bool(data.x.nbytes + data.y.nbytes <= _SHARE * (stats["free"] + stats["kept"]))
 
 
 def metrics(
