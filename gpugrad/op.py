@@ -135,7 +135,9 @@ class Op:
             if type(data) is _ndarray:
                 y = self.forward(np, *values, **params)
             else:
-                y = self.forward(backend.of(data).xp, *values, **params)
+                owner = backend.of(data)
+                with owner.here():
+                    y = self.forward(owner.xp, *values, **params)
         except Exception as error:
             if Dual in map(type, values):  # a tensor that outlived the forward pass it came from
                 return self(*[_lived(x) for x in xs], **params)
@@ -222,7 +224,9 @@ def _evaluate(op: Op, xs: tuple[Any, ...], params: dict[str, Any]) -> Any:
         if type(x) is not _ndarray and type(x) not in WEAK:
             values = [x if type(x) in WEAK else _admit(x, xs) for x in xs]
             some = next(value for value in values if type(value) not in WEAK)
-            return op.forward(backend.of(some).xp, *values, **params)
+            owner = backend.of(some)
+            with owner.here():
+                return op.forward(owner.xp, *values, **params)
     return op.forward(np, *xs, **params)
 
 

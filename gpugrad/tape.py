@@ -172,8 +172,9 @@ class Pass:
             self.uses[node] += 1
         before = state.grad, state.in_backward
         state.grad, state.in_backward = self.create_graph, True
+        place = backend.of(concrete(seeds[0][1]._data)) if seeds else backend.get("cpu")
         try:
-            with np.errstate(all="ignore"):
+            with np.errstate(all="ignore"), place.here():
                 self._walk(seeds, nodes)
         finally:
             state.grad, state.in_backward = before

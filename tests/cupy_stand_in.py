@@ -41,9 +41,12 @@ class ndarray(np.ndarray):
         alone = sys.getrefcount(owner) <= 3  # ours, the call's, the array's
         return None if owner is None or (owner.base is None and alone) else owner
 
+    def __array_finalize__(self, made_from: Any) -> None:
+        self.at = getattr(made_from, "at", _here.device)
+
     @property
     def device(self) -> Any:  # type: ignore[override]
-        return types.SimpleNamespace(id=0)
+        return types.SimpleNamespace(id=self.at)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -64,7 +67,7 @@ class ndarray(np.ndarray):
         raise TypeError(f"numpy.{func.__name__} was called on a cupy.ndarray")
 
     def __getitem__(self, index: Any) -> Any:
-        return _ours(self.view(np.ndarray)[_wrapped(self.shape, _plain(index))])
+        return _ours(self.view(np.ndarray)[_wrapped(self.shape, _plain(index))], self.at)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         self.view(np.ndarray)[_wrapped(self.shape, _plain(index))] = _plain(value)
@@ -73,7 +76,7 @@ class ndarray(np.ndarray):
 for _name in ("sum", "mean", "min", "max", "prod", "any", "all", "astype", "copy", "reshape"):
 
     def _method(self: ndarray, *args: Any, _name: str = _name, **kwargs: Any) -> Any:
-        return _ours(getattr(self.view(np.ndarray), _name)(*args, **kwargs))
+        return _ours(getattr(self.view(np.ndarray), _name)(*args, **kwargs), self.at)
 
     setattr(ndarray, _name, _method)
 
@@ -81,6 +84,8 @@ for _name in ("sum", "mean", "min", "max", "prod", "any", "all", "astype", "copy
 def _plain(x: Any) -> Any:
     """Our arrays as NumPy's, through nesting; NumPy's own are refused, as CuPy refuses them."""
     if isinstance(x, ndarray):
+        if x.at != _here.device:
+            raise ValueError(f"an array is on device {x.at}, the current device is {_here.device}")
         return x.view(np.ndarray)
     if isinstance(x, np.ndarray):
         raise TypeError("Unsupported type <class 'numpy.ndarray'>")
@@ -91,11 +96,13 @@ def _plain(x: Any) -> Any:
     return x
 
 
-def _ours(x: Any) -> Any:
+def _ours(x: Any, at: int | None = None) -> Any:
     if isinstance(x, (np.ndarray, np.generic)):
-        return np.asarray(x).view(ndarray)
+        array = np.asarray(x).view(ndarray)
+        array.at = _here.device if at is None else at
+        return array
     if isinstance(x, (tuple, list)):
-        return (list if isinstance(x, list) else tuple)(_ours(part) for part in x)
+        return (list if isinstance(x, list) else tuple)(_ours(part, at) for part in x)
     return x
 
 
@@ -197,14 +204,16 @@ class _Ufunc:
 class _Device:
     compute_capability = "90"
 
-    def __init__(self, index: int = 0) -> None:
-        self.id = index
+    def __init__(self, index: int | None = None) -> None:
+        self.id = _here.device if index is None else index
 
     def __enter__(self) -> "_Device":
+        self.before = _here.device
+        _here.device = self.id
         return self
 
     def __exit__(self, *error: Any) -> None:
-        pass
+        _here.device = self.before
 
 
 class _Capture:
@@ -222,9 +231,10 @@ class _Capture:
 
 
 class _Here(threading.local):
-    """Of each thread: its capture, as in the relaxed mode, and its current stream."""
+    """Of each thread: its device, its capture, as in the relaxed mode, and its current stream."""
 
     def __init__(self) -> None:
+        self.device = 0
         self.capture: _Capture | None = None
         self.current = Stream()
 
@@ -397,13 +407,14 @@ class _Pinned(bytearray):
 
 
 def asarray(obj: Any, dtype: Any = None) -> Any:
-    if isinstance(obj, ndarray) and (dtype is None or obj.dtype == dtype):
+    kept = isinstance(obj, ndarray) and obj.at == _here.device
+    if kept and (dtype is None or obj.dtype == dtype):
         return obj
     return array(obj, dtype)
 
 
 def array(obj: Any, dtype: Any = None, **options: Any) -> Any:
-    return np.array(obj.view(np.ndarray) if isinstance(obj, ndarray) else obj, dtype).view(ndarray)
+    return _ours(np.array(obj.view(np.ndarray) if isinstance(obj, ndarray) else obj, dtype))
 
 
 class _Pointer:
@@ -440,7 +451,7 @@ def install() -> None:
         get_current_stream=lambda: _here.current,
         alloc_pinned_memory=_Pinned,
         runtime=types.SimpleNamespace(
-            getDeviceCount=lambda: 1,
+            getDeviceCount=lambda: 2,
             runtimeGetVersion=lambda: 13000,
             driverGetVersion=lambda: 13000,
             getDeviceProperties=lambda index: {"name": b"stand-in"},

@@ -21,6 +21,10 @@ class Backend(Protocol):
     device: str
     xp: ModuleType
 
+    def here(self) -> Any:
+        """A context in which `xp` works on this device: CuPy's results lie on its current one."""
+        ...
+
     def asarray(self, obj: Any, dtype: Any = None, copy: bool | None = None) -> Array:
         """Array on this device; from NumPy this is the only way data enters it."""
         ...

@@ -23,6 +23,8 @@ from gpugrad.errors import DeviceError, DeviceMemoryError, message
 
 Array = Any
 
+_ANYWHERE = contextlib.nullcontext()
+
 _ALIGNED = 16  # bytes: where arrays begin in pinned memory
 
 _INSTALL = 'pip install "gpugrad[cuda13]" (CUDA 13 drivers) or "gpugrad[cuda12]"; or --device cpu'
@@ -107,13 +109,13 @@ class CupyBackend:
     def __init__(self, cupy: ModuleType, index: int) -> None:
         self.xp = cupy
         self.index = index
+        self._several = cupy.cuda.runtime.getDeviceCount() > 1
         self.device = "cuda" if index == 0 else f"cuda:{index}"
         self._kernels: dict[tuple[str, str], Any] = {}
         self.on_read: WeakSet[Any] = WeakSet()  # recordings; a read waits for what they enqueued
 
     def here(self) -> Any:
-        """A context in which this device is CuPy's current one."""
-        return self.xp.cuda.Device(self.index)
+        return self.xp.cuda.Device(self.index) if self._several else _ANYWHERE
 
     def asarray(self, obj: Any, dtype: Any = None, copy: bool | None = None) -> Array:
         with self.here():
@@ -168,7 +170,7 @@ class CupyBackend:
     @cached_property
     def arch(self) -> int:
         """Its compute capability, 90 for 9.0."""
-        return int(self.here().compute_capability)
+        return int(self.xp.cuda.Device(self.index).compute_capability)
 
     @cached_property
     def cublas(self) -> cublas.CublasLt:
@@ -248,7 +250,8 @@ class CupyBackend:
     # Kernels
 
     def sigmoid_bwd(self, dy: Array, y: Array) -> tuple[Array, Array]:
-        return activation_bwd(self, "sigmoid", dy, y)
+        with self.here():
+            return activation_bwd(self, "sigmoid", dy, y)
 
     def linear_bwd(
         self, activation: str, g: Array, y: Array | None, x: Array | None, w: Array | None
@@ -264,10 +267,11 @@ class CupyBackend:
 
     def uniform(self, words: np.ndarray[Any, Any], shape: Any, dtype: Any) -> Array:
         """Uniforms of the stream that ``words``, of `Generator.take`, says where to find."""
-        out = self.empty(shape, dtype)
-        state = self.numbers(len(words))
-        self.send(words.view(np.float64), state)
-        philox.plan(np.dtype(dtype).str[1:], out.size).launch(self, state, out)
+        with self.here():
+            out = self.empty(shape, dtype)
+            state = self.numbers(len(words))
+            self.send(words.view(np.float64), state)
+            philox.plan(np.dtype(dtype).str[1:], out.size).launch(self, state, out)
         return out
 
     def strict(self) -> Any:

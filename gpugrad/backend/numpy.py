@@ -3,6 +3,7 @@
 Imports config and errors, and the native core once there is work for it.
 """
 
+import contextlib
 from types import ModuleType
 from typing import Any
 
@@ -13,12 +14,17 @@ from gpugrad.errors import BoundsError, message
 
 Array = np.ndarray[Any, Any]
 
+_ANYWHERE = contextlib.nullcontext()
+
 
 class NumpyBackend:
     """Arrays in host memory, kernels written in NumPy."""
 
     device = "cpu"
     xp: ModuleType = np
+
+    def here(self) -> contextlib.nullcontext[None]:
+        return _ANYWHERE
 
     def asarray(self, obj: Any, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.asarray(obj, dtype=dtype, copy=copy)

@@ -321,7 +321,7 @@ class Recording:
 
     def run(self, arrays: Sequence[Any], leaves: Sequence[Any]) -> Any:
         """Replay on these arguments."""
-        with self._lock:
+        with self._lock, self.place.here():
             return self._run(arrays)
 
     def _run(self, arrays: Sequence[Any]) -> Any:
@@ -483,6 +483,10 @@ class Recording:
 
     def gradient(self, grad: Grad) -> Tensor:
         """What the latest run computed for a parameter."""
+        with self.place.here():
+            return self._gradient(grad)
+
+    def _gradient(self, grad: Grad) -> Tensor:
         if grad.gemm is not None:
             product = self.place.xp.matmul(self._array(grad.gemm.a), self._array(grad.gemm.b))
             return Tensor(product.reshape(grad.shape))

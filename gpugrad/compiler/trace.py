@@ -70,7 +70,8 @@ class _NoValues:
 
     def __init__(self, device: str) -> None:
         self.device = device
-        self.xp = backend.get(device).xp
+        place = backend.get(device)
+        self.xp, self.here = place.xp, place.here
 
     def to_numpy(self, array: Any) -> Any:
         raise _unknown()

@@ -226,8 +226,9 @@ def _shape(shape: Any) -> tuple[int, ...]:
 
 
 def _made(make: str, args: tuple[Any, ...], dtype: Any, device: str | None) -> Tensor:
-    xp = backend.get(flags.device if device is None else device).xp
-    return made(getattr(xp, make)(*args, dtype=np.dtype(dtype)))
+    owner = backend.get(flags.device if device is None else device)
+    with owner.here():
+        return made(getattr(owner.xp, make)(*args, dtype=np.dtype(dtype)))
 
 
 def zeros(shape: Any, dtype: Any = None, *, device: str | None = None) -> Tensor:
@@ -360,8 +361,7 @@ def eye(
     device: str | None = None,
 ) -> Tensor:
     """Ones on the ``k``-th diagonal of an otherwise zero matrix, float32 by default."""
-    xp = backend.get(flags.device if device is None else device).xp
-    return made(xp.eye(n_rows, n_cols, k, dtype=np.dtype(dtype or np.float32)))
+    return _made("eye", (n_rows, n_cols, k), dtype or np.float32, device)
 
 
 def tril(x: Any, /, k: int = 0) -> Tensor:

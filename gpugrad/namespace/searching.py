@@ -80,7 +80,9 @@ def nonzero(x: Any, /) -> tuple[Tensor, ...]:
     array = data_of(asarray(x))
     if not array.ndim:
         raise ShapeError(message("nonzero", "a 0-d tensor has no indices", array.shape))
-    found = backend.of(array).xp.nonzero(array)
+    owner = backend.of(array)
+    with owner.here():
+        found = owner.xp.nonzero(array)
     return tuple([Tensor(i.astype(np.int64, copy=False)) for i in found])
 
 
@@ -149,7 +151,12 @@ def runs(array: Any, equal_nan: bool = False) -> tuple[Tensor, Tensor, Tensor]:
 
     The differences that CuPy and NumPy have in their own `unique` (NaN, shapes) are avoided.
     """
-    xp = backend.of(array).xp
+    owner = backend.of(array)
+    with owner.here():
+        return _runs(owner.xp, array, equal_nan)
+
+
+def _runs(xp: Any, array: Any, equal_nan: bool) -> tuple[Tensor, Tensor, Tensor]:
     n = array.shape[0]
     if array.ndim == 1:
         order = xp.argsort(array, kind="stable")
