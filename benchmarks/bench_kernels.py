@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gpugrad import backend
-from gpugrad.backend.kernels import argmax, chain, copy, cross_entropy, gemm, philox, softmax
+from gpugrad.backend.kernels import argmax, chain, copy, cross_entropy, gemm, mlp, philox, softmax
 
 GROUP = "fused kernels, float32"
 Case = tuple[Callable[[], None], int]  # what to run, and the bytes it must move
@@ -179,3 +179,49 @@ def test_linear(benchmark: Any, kind: str, shape: tuple[int, int, int], device: 
     if benchmark.stats is not None:
         rate = 2 * math.prod(shape) / benchmark.stats.stats.median
         benchmark.extra_info["TFLOP/s"] = round(rate / 1e12, 2)
+
+
+@pytest.mark.benchmark(group="4 layers of 64 in one launch")
+@pytest.mark.parametrize("device", ["cuda"], indirect=True)
+@pytest.mark.parametrize("rows", [1 << 14, 1 << 18])
+@pytest.mark.parametrize("kind", PRODUCTS)
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+def test_mlp(
+    benchmark: Any, beside_copy: Callable[[int, str], None], backward: bool, kind: str, rows: int,
+    device: str,
+) -> None:  # fmt: skip
+    """With tanh. Backward gives the gradients between layers, of weights and of biases."""
+    place: Any = backend.get(device)
+    layers, n = 4, 64
+    code, exact = PRODUCTS[kind]
+    x, *outs = (filled(place, rows, n).astype(code) for _ in range(1 + layers))
+    weights, grads = ([filled(place, n, n).astype(code) for _ in outs] for _ in range(2))
+    if backward:
+        below = [filled(place, rows, n).astype(code) for _ in outs]
+        lines = (("mul", 1, 1, -1), ("sub", 2, 3, -1), ("mul", 0, 4, -1))
+        act = mlp.Function(((code, mlp.BELOW),), (1.0,), lines, ((5, code),))
+        more: list[Any] = [[None] for _ in outs]
+        totals = [place.empty((n,), np.dtype(code)) for _ in outs]
+        gradients = [mlp.Gradient(y, dw) for y, dw in zip(below, grads, strict=True)]
+    else:
+        lines = (("add", 0, 1, -1), ("tanh", 2, -1, -1))
+        act = mlp.Function(((code, mlp.COLUMNS),), (), lines, ((3, code),))
+        more = [[filled(place, n).astype(code)] for _ in outs]
+        below, totals, gradients = [], [], []
+    plan = mlp.plan(
+        *(rows, [n] * (layers + 1), act, act), dtype=code, turned=not backward, exact=exact,
+        sums=backward, gradients=backward,
+    )  # fmt: skip
+    workspace = place.empty((plan.workspace_bytes,), np.dtype("u1"))
+    kept = [[out] for out in outs]
+
+    def kernel() -> None:
+        plan.launch(place, x, weights, more, kept, totals, gradients, workspace)
+        place.synchronize()
+
+    benchmark(kernel)
+    flop = 2 * rows * n * n * layers * (1 + backward)
+    benchmark.extra_info["FLOP"] = flop
+    if benchmark.stats is not None:
+        benchmark.extra_info["TFLOP/s"] = round(flop / benchmark.stats.stats.median / 1e12, 2)
+    beside_copy(sum(array.nbytes for array in (x, *outs, *below)), device)

@@ -268,7 +268,7 @@ def _layers() -> dict[str, mlp.Plan]:
     taken = (("f4", mlp.MATRIX), ("b1", mlp.MATRIX))
     chosen = (("mul", 0, 1, -1), ("where", 2, 0, 3))
     code = mlp.Function(taken, (), chosen, ((4, "f4"), (3, "f4")))
-    lines = (("round", 0, -1, -1), ("mul", 1, 1, -1), ("sub", 2, 4, -1), ("mul", 3, 5, -1))
+    lines = (("mul", 1, 1, -1), ("half", 3, -1, -1), ("sub", 2, 4, -1), ("mul", 0, 5, -1))
     half = mlp.Function((("f2", mlp.BELOW),), (1.0,), lines, ((6, "f2"),))
     wide = half._replace(more=(("B2", mlp.BELOW),), outs=((6, "B2"),))
     large, small = 1 << 16, 64  # rows

@@ -8,7 +8,7 @@ import pytest
 from test_graph import LABELS, X, close, kinds, net, state, training
 
 import gpugrad as gg
-from gpugrad.backend import layers, steps
+from gpugrad.backend import layers, operands, steps
 from gpugrad.backend.operands import conflict
 from gpugrad.compiler import plan as planning
 
@@ -87,6 +87,77 @@ def test_products_with_what_follows_in_one_launch(cuda: str) -> None:
         plain, fused, launched = both_ways(make)
         close(plain, fused)
         assert (launched.count("product"), launched.count("layers")) == (want, 2 * (not want))
+
+
+def test_a_narrow_network_of_half_precision_is_two_launches(cuda: str) -> None:
+    """As autocast has it: every value rounded to float16, the master weights float32."""
+    started: list[Any] = []
+
+    def make() -> tuple[Any, Any]:
+        model = net(activation="tanh")
+        started[:] = state(model)
+        return model, gg.optim.SGD(model, lr=0.2)
+
+    def halved(model: Any, optimizer: Any) -> Callable[..., Any]:
+        def step(x: Any, labels: Any) -> Any:
+            optimizer.zero_grad()
+            with gg.autocast():
+                loss = gg.nn.cross_entropy(model(x), labels)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return step
+
+    plain, fused, launched = both_ways(make, of=halved)
+    for a, b in zip(plain, fused, strict=True):
+        np.testing.assert_allclose(a, b, 5e-3, 2e-3)
+    assert any(abs(a - b).max() > 0.05 for a, b in zip(fused[1:], started, strict=False))
+    assert launched.count("layers") == 2
+    assert "gemm" not in launched
+
+
+@pytest.mark.parametrize("second", ["hvp", "penalty"])
+def test_second_derivatives_of_a_narrow_network(cuda: str, second: str) -> None:
+    """As uncompiled: they are made of the parts of what one launch does."""
+    model = net(activation="tanh")
+    x, labels = gg.asarray(X), gg.asarray(LABELS)
+    parameters = list(model.parameters())
+    directions = [gg.asarray(np.cos(np.arange(p.size)).reshape(p.shape).astype("f4"))
+                  for p in parameters]  # fmt: skip
+
+    def hvp(x: Any, labels: Any) -> Any:
+        for p in parameters:
+            p.grad = None
+        loss = gg.nn.cross_entropy(model(x), labels)
+        loss.backward(create_graph=True)
+        along = sum((p.grad * v).sum() for p, v in zip(parameters, directions, strict=True))
+        for p in parameters:
+            p.grad = None
+        along.backward()
+        return along.detach(), *[p.grad for p in parameters]
+
+    def penalty(x: Any, labels: Any) -> Any:
+        for p in parameters:
+            p.grad = None
+        x = x.detach()
+        x.requires_grad = True
+        model(x).sum().backward(create_graph=True)
+        slope = (x.grad * x.grad).sum()
+        for p in parameters:
+            p.grad = None
+        (slope + gg.nn.cross_entropy(model(x), labels)).backward()
+        return slope.detach(), *[p.grad for p in parameters]
+
+    step = {"hvp": hvp, "penalty": penalty}[second]
+    wanted = [y.to("cpu").numpy() for y in step(x, labels)]
+    with gg.config.override(fuse_products=True):
+        run = gg.compile(step)
+        for _ in range(2):
+            found = [y.to("cpu").numpy() for y in run(x, labels)]
+            for a, b in zip(found, wanted, strict=True):
+                np.testing.assert_allclose(a, b, 1e-4, 1e-4)
+    assert "layers" in kinds(run)
 
 
 def test_layers_of_ones_own_with_one_output(cuda: str) -> None:
@@ -202,6 +273,61 @@ def test_layers_are_one_launch_only_where_rows_are_apart() -> None:
         assert len(layers.with_layers([first, layer(y, w, z), last])) == 1
     codes = [first, layer(y, w, z, "exp"), layer(z, w, (6, 0))]
     assert len(layers.with_layers(codes)) == 2
+
+
+def gradient(d: Any, below: Any, c: Any) -> Any:
+    """dᵀ @ below of 8 rows, 4 wide, in c, all as (memory, row)."""
+    d, below, c = ((base, 16 * row, 4, 1, "f4", 0) for base, row in (d, below, c))
+    return ("gemm", "f4", True, False, 4, 4, 8, 1.0, None, d, below, 0.0, c, None)
+
+
+def test_gradients_of_weights_are_of_the_launch_where_order_allows() -> None:
+    x, w, y, below, dw = (0, 0), (1, 0), (2, 0), (8, 0), (5, 0)
+    first, w_2, z = layer(x, w, y), (3, 0), (4, 0)
+
+    def joined(*steps: Any) -> list[str]:
+        return [step[0] for step in layers.with_layers(steps)]
+
+    # Of what goes in and of what comes out; in the weights' place, which all have read by then.
+    for d, c in [(x, dw), (y, dw), (x, w)]:
+        assert joined(first, gradient(d, below, c)) == ["layers"]
+    both = gradient(x, below, dw), gradient(y, (7, 0), (5, 4))
+    assert joined(first, *both, layer(y, w_2, z)) == ["layers"]
+    # Two in one place; of what the launch itself writes; weights that have changed.
+    assert joined(first, gradient(x, below, dw), gradient(y, (7, 0), (5, 2))) == ["layers", "gemm"]
+    assert joined(first, gradient(y, y, dw)) == ["product", "gemm"]
+    assert joined(first, gradient(x, y, dw)) == ["layers"]  # as yᵀ @ x, turned
+    update = gradient(x, below, w_2)
+    assert joined(first, update, layer(y, w_2, z)) == ["layers", "product"]
+
+    # What is needed comes before, unless it needs what the launch gives.
+    def copy(source: Any, target: Any) -> Any:
+        source, target = ((base, 16 * row, 4, 1, "u4", 0) for base, row in (source, target))
+        return ("copy", 4, 8, 4, source, target, False)
+
+    last = gradient(x, below, dw)
+    assert joined(first, copy((6, 0), below), last) == ["copy", "layers"]
+    assert joined(first, copy(y, below), last) == ["product", "copy", "gemm"]
+    assert joined(first, copy(dw, (6, 0)), last) == ["copy", "layers"]
+
+
+def test_only_what_is_read_later_is_kept() -> None:
+    x, w, y, z, dw = (0, 0), (1, 0), (2, 0), (3, 0), (5, 0)
+    over = ("copy", 4, 8, 4, (6, 0, 4, 1, "u4", 0), (2, 0, 4, 1, "u4", 0), False)
+    read = (*over[:4], *over[5:3:-1], False)
+
+    def kept(*later: Any, inside: bool = True) -> bool:
+        _, product, chain = layer(x, w, y)
+        if inside:  # a temporary of the program's own
+            product = (*product[:12], (*product[12][:5], operands.READ_INSIDE), None)
+            [(value, to)] = chain[7]
+            chain = (*chain[:7], ((value, (*to[:5], operands.READ_INSIDE)),), *chain[8:])
+        first = ("product", product, chain)
+        run, *_ = layers.with_layers([first, gradient(y, (8, 0), dw), layer(y, w, z), *later])
+        return bool(run.kept[0][0])
+
+    assert (kept(), kept(inside=False)) == (False, True)
+    assert (kept(read), kept(over, read), kept(over)) == (True, False, False)
 
 
 def test_two_streams_wait_for_each_other() -> None:

@@ -198,9 +198,9 @@ def _of_product(gemm: Any) -> Layer | None:
 def _rounded(layer: Layer) -> Layer:
     """The layer, the last of what it keeps being rounded to its place's type."""
     *rest, (value, to) = layer.outs
-    if to[4] != "f2" or (value[0] == "line" and layer.lines[int(value[1])][0] == "round"):
+    if to[4] != "f2" or (value[0] == "line" and layer.lines[int(value[1])][0] == "half"):
         return layer
-    lines = (*layer.lines, ("round", value))
+    lines = (*layer.lines, ("half", value))
     return layer._replace(lines=lines, outs=(*rest, (("line", len(layer.lines)), to)))
 
 

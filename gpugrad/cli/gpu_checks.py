@@ -125,8 +125,9 @@ class Run:
     """A small net that is trained on one batch, compiled or not."""
 
     def __init__(
-        self, device: str, compiled: bool = True, activation: str = "sigmoid", width: int = 33
-    ) -> None:
+        self, device: str, compiled: bool = True, activation: str = "sigmoid", width: int = 33,
+        half: bool = False,
+    ) -> None:  # fmt: skip
         rng = np.random.default_rng(0)
         self.model = gg.nn.MLP(
             [20, width, 17, 5],
@@ -138,10 +139,12 @@ class Run:
         self.x = gg.asarray(rng.standard_normal((64, 20), np.float32), device=device)
         self.labels = gg.asarray(rng.integers(0, 5, 64), device=device)
         self.step: Any = gg.compile(self._step) if compiled else self._step
+        self.half = half
 
     def _step(self, x: gg.Tensor, labels: gg.Tensor) -> gg.Tensor:
         self.optimizer.zero_grad()
-        loss = gg.nn.cross_entropy(self.model(x), labels)
+        with gg.autocast(enabled=self.half):
+            loss = gg.nn.cross_entropy(self.model(x), labels)
         loss.backward()
         self.optimizer.step()
         return loss
@@ -164,6 +167,22 @@ def training(place: Any) -> str:
             _same(c, a, 1e-4, f"{activation}, compiled")
         stats = captured.step.stats()
         _check(stats["graphs"] == 1, f"not one graph: {stats}")
+    with gg.config.override(fuse_products=True):
+        # Forward and backward in one launch each: as narrow as can be, wider, of half precision.
+        for activation, width, half in (
+            ("gelu", 33, False),
+            ("elu", 100, False),
+            ("tanh", 33, True),
+        ):
+            runs = [
+                Run(device, device != "cpu", activation, width, half)
+                for device in ("cpu", place.device)
+            ]
+            what = f"{activation}, layers of {width} in one launch{', float16' * half}"
+            for a, b in zip(*(run(8) for run in runs), strict=True):
+                _same(b, a, 2e-2 if half else 1e-4, what)
+            launches = runs[1].step.stats()["launches"]
+            _check(launches.get("layers") == 2, f"{what}: {launches}")
     chosen = []
     for fuse, what in ((True, "with what follows in one kernel"), ("auto", "as is fastest")):
         for width in (33, 133):  # several layers in one launch, and a product each

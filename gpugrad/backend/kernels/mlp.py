@@ -36,8 +36,7 @@ COLUMNS, MATRIX, BELOW = "columns", "matrix", "below"
 class Function(NamedTuple):
     """An elementwise code on what a product gives, and what is kept of it.
 
-    Its values are numbered: the product's is 0, then come ``more``, constants, lines. A line's
-    opcode may also be "round", to the element type of the layers.
+    Its values are numbered: the product's is 0, then come ``more``, constants, lines.
     """
 
     more: tuple[tuple[str, str], ...]  # dtype and COLUMNS, MATRIX or BELOW (what Gradient.below is)
@@ -242,8 +241,7 @@ def _printed(name: str, function: Function, dtype: str) -> str:
     for op, *arguments in function.lines:
         names.append(f"v{len(names)}")
         given = ", ".join(names[a] for a in arguments if a >= 0)
-        call = f"float({element}({given}))" if op == "round" else f"op_{op}({given})"
-        body.append(f"const float {names[-1]} = {call};")
+        body.append(f"const float {names[-1]} = op_{op}({given});")
     for j, (value, code) in enumerate(function.outs):
         kind = TYPES[code]
         to = f"static_cast<{kind}*>(net.out[l][{j}])[at]"
