@@ -134,6 +134,7 @@ _OWN: dict[str, Callable[..., Any]] = {
     "remainder": _remainder,
     "power": _power,
     "clip": _clip,
+    "where": lambda condition, x, y: np.where(condition.astype("?", copy=False), x, y),
 }
 
 

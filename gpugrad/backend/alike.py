@@ -32,6 +32,13 @@ def clip(xp: Any, x: Any, low: Any, high: Any) -> Any:
     return xp.clip(x, low, high) if xp is np else xp.minimum(xp.maximum(x, low), high)
 
 
+def where(xp: Any, condition: Any, a: Any, b: Any) -> Any:
+    """``xp.where``; CuPy's takes no truth that is Python's own."""
+    if type(condition) is bool and xp is not np and (is_cupy(a) or is_cupy(b)):
+        condition = np.bool_(condition)
+    return xp.where(condition, a, b)
+
+
 def remainder(xp: Any, a: Any, b: Any) -> Any:
     """``xp.remainder``; CuPy's is a − ⌊a / b⌋·b: rounded thrice, and NaN where b is infinite."""
     if _kind(xp, a, b) != "f":

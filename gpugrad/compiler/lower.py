@@ -269,7 +269,10 @@ class Lowering:
         v, (y,), key = eqn.inputs[1], eqn.outputs, eqn.params["key"]
         if len(key) != 1 or key[0] is not Ellipsis or type(v) is not Traced or v.aval != y.aval:
             raise Unsupported("a write to a part, or of another shape or dtype")
-        self.view[y] = self.at(v)
+        value = self.at(v)
+        if value.buffer.kind != "temp":  # two that change places: one would overwrite the other
+            raise Unsupported("a write of values from outside")
+        self.view[y] = value
 
     def _product(self, eqn: Eqn) -> None:
         (y,) = eqn.outputs

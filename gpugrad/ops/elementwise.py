@@ -272,7 +272,7 @@ def _across(a: Any, y: Any) -> Any:
 
 where = elementwise(
     "where",
-    lambda xp, c, a, b: xp.where(c, a, b),
+    lambda xp, c, a, b: alike.where(xp, c, a, b),
     [None, lambda g, c: where(c, g, 0), lambda g, c: where(c, 0, g)],
 )
 maximum = elementwise(
