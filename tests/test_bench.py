@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from gpugrad.bench.contenders import CONTENDERS, Contender
 from gpugrad.cli import main
 
 SHAPE, OTHER = "4:3-5-2", "6:3-2"
+OWN = ("gpugrad", "numpy", "gpugrad-8-steps")
 
 CRASH = """
 import os, sys
@@ -48,6 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
         "crash": Contender("Crash", str(out / "crash.py"), (), kinds=("Mlp",)),
         "wrong": Contender("Wrong", str(out / "wrong.py"), ()),
         "absent": Contender("Absent", str(out / "absent.py"), ("no_such_library",)),
+        "gpugrad-8-steps": replace(CONTENDERS["gpugrad-8-steps"], devices=("cpu",)),
     }
     (out / "crash.py").write_text(CRASH)
     (out / "wrong.py").write_text(WRONG)
@@ -74,7 +77,7 @@ def by_status(record: Any, status: str) -> list[tuple[str, str]]:
 
 def test_every_case_is_timed_by_all_that_can(record: Any) -> None:
     timed = list(dict.fromkeys(by_status(record, "timed")))  # once for each number of threads
-    pairs = [(name, shape) for shape in (SHAPE, OTHER) for name in ("gpugrad", "numpy")]
+    pairs = [(name, shape) for shape in (SHAPE, OTHER) for name in OWN]
     assert timed == [*pairs, ("gpugrad", "tape:5")]
     threads = [r["options"]["threads"] for r in record["results"] if r["contender"] == "numpy"]
     assert threads == runner.thread_counts(runner.cores()) * 2

@@ -263,25 +263,55 @@ def test_ops_without_a_kernel_stand_between_graphs(device: str) -> None:
         assert list(compiled.stats()["not fused"]) == ["cumsum"]
 
 
-def test_several_steps_a_graph_on_a_dataset_that_is_there(device: str) -> None:
-    """Only row numbers are handed in; the rows are picked, and dropped out, inside the graph."""
-    x, labels = gg.asarray(X), gg.asarray(LABELS)
-    batches = gg.asarray(np.random.default_rng(1).permutation(24).reshape(3, 8))
-    results = []
-    for compiled in (False, True):
-        model = net(dropout=0.3, activation="tanh")
-        step = training(model, gg.optim.SGD(model, lr=0.3, momentum=0.9))
+@pytest.mark.parametrize("name", ["momentum", "AdamW"])
+def test_several_steps_a_graph_on_a_dataset_that_is_there(device: str, name: str) -> None:
+    """Only row numbers and rates are handed in; rows are picked, and dropped out, in the graph.
 
-        def epoch(batches: Any, step: Any = step) -> Any:
-            losses = [step(x[batches[i]], labels[batches[i]]).detach() for i in range(3)]
+    The numbers are those of single steps, each with the rate set before it.
+    """
+    x, labels = gg.asarray(X), gg.asarray(LABELS)
+    rows = np.random.default_rng(1).permutation(24).reshape(4, 6)
+    batches, rates = gg.asarray(rows), np.array([0.1, 0.05, 0.2, 0.02], "f4")
+    results = []
+    for steps in (1, 4):
+        model = net(dropout=0.3, activation="tanh")
+        optimizer = OPTIMIZERS[name](model)
+        step = training(model, optimizer)
+
+        def several(batches: Any, rates: Any, step: Any = step, optimizer: Any = optimizer) -> Any:
+            before, losses = optimizer.lr, []
+            for i in range(len(batches)):
+                optimizer.lr = rates[i]
+                losses.append(step(x[batches[i]], labels[batches[i]]).detach())
+            optimizer.lr = before
             return gg.stack(losses)
 
-        run = gg.compile(epoch) if compiled else epoch
-        losses = [run(batches).to("cpu").numpy() for _ in range(4)]
+        run, single = gg.compile(several), gg.compile(step)
+        losses: list[float] = []
+        for _ in range(3):
+            if steps == 1:
+                for i in range(4):
+                    optimizer.lr = float(rates[i])
+                    losses.append(single(x[batches[i]], labels[batches[i]]).item())
+            else:
+                losses += run(batches, gg.asarray(rates)).tolist()
         results.append([np.array(losses), *state(model)])
+        assert optimizer.steps[0] == 12
     close(*results)
     if device != "cpu":
         assert (run.stats()["graphs"], run.stats()["calls"]) == (1, 0)
+
+
+def test_a_rate_that_is_a_tensor_is_used_in_eager_steps_too(device: str) -> None:
+    results = []
+    for rate in (0.3, gg.asarray(0.3)):
+        model = net()
+        optimizer = gg.optim.Adam(model, lr=0.1)
+        optimizer.lr = rate
+        step = training(model, optimizer)
+        losses = [step(gg.asarray(X), gg.asarray(LABELS)).item() for _ in range(25)]
+        results.append([np.array(losses), *state(model)])
+    close(*results)
 
 
 def test_labels_and_rows_out_of_range_are_errors(device: str) -> None:

@@ -4,6 +4,7 @@ Instructions are what kernels/cpu/program.h says; steps.py joins them. Imports t
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -39,13 +40,19 @@ def conflict(earlier: Any, later: Any) -> bool:
 
 def conflict_of(earlier: Touched, later: Touched) -> bool:
     (reads, writes), (reads_2, writes_2) = earlier, later
-    return meet(writes, [*reads_2, *writes_2]) or meet(reads, writes_2)
+    return meet(writes, reads_2) or meet(writes, writes_2) or meet(reads, writes_2)
 
 
 def meet(some: Sequence[Range], others: Sequence[Range]) -> bool:
-    return any(a[0] == b[0] and a[1] < b[2] and b[1] < a[2] for a in some for b in others)
+    # Written out: several steps in one graph ask this a million times.
+    for memory, start, end in some:
+        for b in others:
+            if memory == b[0] and start < b[2] and b[1] < end:
+                return True
+    return False
 
 
+@lru_cache(maxsize=8192)
 def touched(instruction: Any) -> Touched:
     """What an instruction reads and what it writes."""
     kind, *rest = instruction

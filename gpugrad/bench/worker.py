@@ -5,7 +5,8 @@ on stdin, each is answered by one on stdout. A contender is a class named as the
 
     Mlp(problem, **options)   see `problem` below
     .step()                   the whole of what is timed
-    .value()                  what `answer` is compared with
+    .value()                  what `answer` is compared with; of several steps, theirs
+    .steps_a_call             optional: how many .step() makes, 1
     .sync()                   optional: returns when queued work is done
     .phases                   optional: names of the methods that make up a step
 
@@ -36,15 +37,16 @@ class Timed:
         self.contender = contender
         self.sync = getattr(contender, "sync", None)
         self.phases = list(getattr(contender, "phases", ()))
+        self.steps = getattr(contender, "steps_a_call", 1)
         self.repeats = 1
-        steps, start = 0, time.perf_counter()
-        while (spent := time.perf_counter() - start) < WARM_S or steps < 2:
+        calls, start = 0, time.perf_counter()
+        while (spent := time.perf_counter() - start) < WARM_S or calls < 2:
             self.sample()
-            steps += 1
-        self.repeats = max(1, round(sample_s * steps / spent))
+            calls += 1
+        self.repeats = max(1, round(sample_s * calls / spent))
 
     def sample(self) -> float:
-        """Seconds a step, each waited for."""
+        """Seconds a step, each call waited for."""
         step, sync = self.contender.step, self.sync
         start = time.perf_counter()
         if sync is None:
@@ -54,7 +56,7 @@ class Timed:
             for _ in range(self.repeats):
                 step()
                 sync()
-        return (time.perf_counter() - start) / self.repeats
+        return (time.perf_counter() - start) / (self.repeats * self.steps)
 
     def samples(self, for_s: float) -> list[float]:
         end, times = time.perf_counter() + for_s, [self.sample()]
@@ -153,11 +155,11 @@ def main() -> int:
     except NotImplementedError as error:
         answer(status="skipped", why=str(error))
         return 0
-    values = []
-    for _ in range(job["checked"]):
+    values: list[float] = []
+    while len(values) < job["checked"]:
         contender.step()
-        values.append(float(contender.value()))
-    answer(status="built", values=values, build_s=time.perf_counter() - start)
+        values += np.ravel(contender.value()).tolist()
+    answer(status="built", values=values[: job["checked"]], build_s=time.perf_counter() - start)
 
     timed: Timed | None = None
     for line in sys.stdin:

@@ -65,6 +65,7 @@ class Optimizer:
 
     def _step_one_by_one(self) -> None:
         numbers = [getattr(self, name) for name in self._numbers]
+        numbers = [x.item() if isinstance(x, Tensor) else x for x in numbers]
         with grad_mode(False):
             for i, p in enumerate(self.params):
                 g = p.grad
@@ -82,8 +83,15 @@ class Optimizer:
                     handle._data, handle._node = array, handle._leaf
 
     def _traced_step(self, trace: Any) -> None:
-        """The same in a program: numbers and counts are read anew at every run."""
-        numbers = [trace.scalar(partial(getattr, self, name)) for name in self._numbers]
+        """The same in a program: numbers and counts are read anew at every run.
+
+        A number that the step itself has set, to a 0-d tensor of its own, is that.
+        """
+        values = {name: getattr(self, name) for name in self._numbers}
+        numbers = [
+            trace.read(x) if isinstance(x, Tensor) else trace.scalar(partial(getattr, self, name))
+            for name, x in values.items()
+        ]
         updated = []
         with grad_mode(False):
             for i, p in enumerate(self.params):

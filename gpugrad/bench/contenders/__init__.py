@@ -56,6 +56,16 @@ CONTENDERS = {
         threads="blas",
         look=("#D55E00", "s"),
     ),
+    # eight steps in one CUDA graph
+    "gpugrad-8-steps": Contender(
+        "gpugrad compiled, 8 steps a call",
+        "gpugrad.py",
+        ("gpugrad",),
+        {"compiled": True, "steps": 8},
+        devices=("cuda",),
+        own=True,
+        look=("#F0E442", "h"),
+    ),
     "numpy": Contender(
         "NumPy by hand",
         "numpy.py",

@@ -9,8 +9,8 @@ from gpugrad import backend
 class Mlp:
     phases: tuple[str, ...] = ("forward", "backward", "update")
 
-    def __init__(self, problem: Any, compiled: bool = False) -> None:
-        device, weights = problem.device, problem.weights
+    def __init__(self, problem: Any, compiled: bool = False, steps: int = 1) -> None:
+        device, weights, self.steps_a_call = problem.device, problem.weights, steps
         if compiled and not hasattr(gg, "compile"):
             raise NotImplementedError("this gpugrad has no gg.compile")
         if device != "cpu":
@@ -30,7 +30,7 @@ class Mlp:
         self.optimizer = kind(self.model, lr=problem.lr)
         if compiled:
             self.phases = ()
-            run = gg.compile(self._step)
+            run = gg.compile(self._step if steps == 1 else self._several)
 
             def step() -> None:
                 self.loss = run(self.x, self.labels)
@@ -43,6 +43,9 @@ class Mlp:
         loss.backward()
         self.optimizer.step()
         return loss
+
+    def _several(self, x: Any, labels: Any) -> Any:
+        return gg.stack([self._step(x, labels).detach() for _ in range(self.steps_a_call)])
 
     def forward(self) -> None:
         self.loss = gg.nn.cross_entropy(self.model(self.x), self.labels)
@@ -57,8 +60,8 @@ class Mlp:
     def step(self) -> None:
         self.loss = self._step(self.x, self.labels)
 
-    def value(self) -> float:
-        return float(self.loss.item())
+    def value(self) -> Any:
+        return self.loss.tolist()
 
 
 class Chain:
