@@ -305,8 +305,13 @@ class Stream:
     def __exit__(self, *error: Any) -> None:
         _here.current = self.before
 
+    @property
+    def done(self) -> bool:
+        return self.copied == len(self.copies)
+
     def synchronize(self) -> None:
         _not_while_capturing("a stream is waited for")
+        self.catch_up(len(self.copies))
 
     def record(self, event: Any = None) -> Event:
         return Event(set() if _here.capture is None else set(_here.capture.last[self]), self)

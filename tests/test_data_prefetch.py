@@ -231,3 +231,13 @@ def test_pinned_memory_is_not_filled_again_before_it_was_copied(device):
     arrivals = [send([np.full(4, i), np.full((2, 3), i, np.int8)]) for i in range(5)]
     for i, arrive in enumerate(arrivals):
         assert [host(gg.asarray(a)).max() for a in arrive()] == [i, i]
+
+
+def test_copies_nobody_waited_for_end_before_their_memory_goes_back(cuda):
+    send = gg.backend.get(cuda).upload(2)
+    stream = send.__self__._stream
+    for _ in range(3):
+        send([np.ones(1000)])
+    del send
+    gc.collect()
+    assert stream.done

@@ -327,15 +327,22 @@ class _Upload:
         with backend.here():
             self._reader = backend.xp.cuda.get_current_stream()
             self._stream = backend.xp.cuda.Stream(non_blocking=True)
-            # Each with what tells that the copies from it are done.
-            self._slots = [(backend.seen_by_both(1), self._stream.record()) for _ in range(slots)]
+            # Each with what tells that the copies from it are done, and with what they write to.
+            self._slots: list[tuple[Any, Any, list[Any]]] = [
+                (backend.seen_by_both(1), self._stream.record(), []) for _ in range(slots)
+            ]
         self._turn = 0
+
+    def __del__(self) -> None:
+        # Copies that nobody waited for write to memory that goes back to the reader's pool now.
+        with contextlib.suppress(Exception):  # of an interpreter that ends, or a device that is lost
+            self._stream.synchronize()
 
     def send(self, arrays: Sequence[np.ndarray[Any, Any]]) -> Callable[[], list[Array]]:
         xp = self._backend.xp
         slot = self._turn
         self._turn = (slot + 1) % len(self._slots)
-        pinned, copied = self._slots[slot]
+        pinned, copied, _ = self._slots[slot]
         copied.synchronize()
         starts = np.cumsum([0, *[-(-a.nbytes // _ALIGNED) * _ALIGNED for a in arrays]]).tolist()
         with self._backend.here():
@@ -351,11 +358,12 @@ class _Upload:
                     room.view(a.dtype).reshape(a.shape)[...] = a
                     target.data.copy_from_host_async(room.ctypes.data, a.nbytes, self._stream)
             copied = self._stream.record()
-        self._slots[slot] = pinned, copied
+        held = [targets]
+        self._slots[slot] = pinned, copied, held
 
         def arrive() -> list[Array]:
             with self._backend.here():
                 xp.cuda.get_current_stream().wait_event(copied)
-            return targets
+            return held.pop()
 
         return arrive
