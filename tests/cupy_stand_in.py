@@ -145,11 +145,30 @@ def _wrapped(shape: tuple[int, ...], index: Any) -> Any:
     return index
 
 
+# Functions of NumPy 2.4 that CuPy 14.2 does not have: what dir() of the two tells.
+# fmt: off
+_ABSENT: dict[str, tuple[str, ...]] = {
+    "numpy": (
+        "block", "einsum_path", "geomspace", "insert", "isnat", "matvec", "nanpercentile",
+        "nanquantile", "polyder", "polydiv", "polyint", "spacing", "unstack", "vecdot", "vecmat",
+    ),
+    "numpy.linalg": (
+        "diagonal", "matrix_norm", "multi_dot", "outer", "svdvals", "tensordot", "trace", "vecdot",
+        "vector_norm",
+    ),
+    "numpy.fft": (),
+}
+# fmt: on
+
+
 class _Module(types.ModuleType):
     """NumPy's functions under CuPy's name."""
 
     def __getattr__(self, name: str) -> Any:
-        thing = getattr(self.__dict__.get("source", np), name)
+        source = self.__dict__.get("source", np)
+        if name in _ABSENT[source.__name__]:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        thing = getattr(source, name)
         if isinstance(thing, types.ModuleType):  # linalg, fft
             module = _Module(f"cupy.{name}")
             module.source = thing

@@ -335,7 +335,7 @@ class _Upload:
 
     def __del__(self) -> None:
         # Copies that nobody waited for write to memory that goes back to the reader's pool now.
-        with contextlib.suppress(Exception):  # of an interpreter that ends, or a device that is lost
+        with contextlib.suppress(Exception):  # at the end of the interpreter, or of the device
             self._stream.synchronize()
 
     def send(self, arrays: Sequence[np.ndarray[Any, Any]]) -> Callable[[], list[Array]]:
