@@ -305,6 +305,18 @@ def test_members_stop_on_their_own() -> None:
 # Arrays, devices, pickles
 
 
+def test_weighted_rows_on_the_device(device: str) -> None:
+    """The last batch is smaller; what a row weighs is there as well."""
+    x, y = np.random.default_rng(0).standard_normal((30, 4)), np.arange(30) % 3
+    settings = {"hidden_layer_sizes": 5, "batch_size": 8, "max_iter": 3, "random_state": 0}
+    fitted = []
+    for place in ("cpu", device):
+        model = ours.MLPClassifier(**settings, device=place)
+        model.fit(x, y, sample_weight=np.linspace(0, 2, 30))
+        fitted.append(model.predict_proba(x))
+    np.testing.assert_allclose(*fitted, 1e-4, 1e-5)
+
+
 def test_arrays_of_the_device(device: str) -> None:
     """NumPy, tensors and the device's own arrays give one model; predictions are NumPy's."""
     x, y = WINE

@@ -55,17 +55,23 @@ class Rows:
 
         ``even`` fills the last one up with rows of weight 0, so that one recording does for all.
         """
-        n = len(order)
+        n, dtype = len(order), self.x.dtype
         padded = n + (-n % size if even else 0)
         order = np.resize(order, padded)
-        for part in gen_batches(padded, size):
+        if not self.sparse:
+            order = self.place(order)  # once for all batches
+        parts = list(gen_batches(padded, size))
+        counts = [min(part.stop, n) - part.start for part in parts]
+        real = {c: self.place((np.arange(size) < c).astype(dtype)) for c in set(counts) if even}
+        numbers = {c: [self.place(np.array(v, dtype)) for v in (1 / c, c)] for c in set(counts)}
+        for part, c in zip(parts, counts, strict=True):
             x, y, w = self[order[part]]
-            count = min(part.stop, n) - part.start
             if even:
-                real = self.place((np.arange(size) < count).astype(self.x.dtype))
-                w = real if w is None else w * real
-            inverse = 1 / (count if w is None or self.weight is None else w.sum())
-            yield x, y, w, *[self.place(np.array(v, self.x.dtype)) for v in (inverse, count)]
+                w = real[c] if w is None else w * real[c]
+            inverse, number = numbers[c]
+            if w is not None and self.weight is not None:
+                inverse = self.place(1 / w.sum(), dtype)
+            yield x, y, w, inverse, number
 
     def chunks(self) -> Iterator[Batch]:
         """All rows; of a sparse X in parts that fit in memory."""
