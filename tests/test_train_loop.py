@@ -105,7 +105,8 @@ def test_steps_are_not_waited_for(cuda: str, monkeypatch: pytest.MonkeyPatch) ->
             seen.clear()
         elif position.batch > 3:
             looks = position.batch // tally.STEPS
-            assert seen == ({"fetched": looks} if looks else {})
+            assert (seen["sent"], seen["fetched"]) == (0, looks)
+            assert seen["waited"] <= looks  # CuPy's own wait for what it fetches
     assert loop.samples == 1200
 
 
