@@ -68,7 +68,7 @@ def layer_of(step: Any) -> Layer | None:
     if step[0] == "product":
         layer = _of_product(step[1])
         return None if layer is None else followed(layer, step[2])
-    return _of_product(step) if step[0] == "gemm" and step[1] == "f2" else None
+    return _of_product(step) if step[0] == "gemm" and step[1] in ("f4", "f2") else None
 
 
 def _of_product(gemm: Any) -> Layer | None:

@@ -158,8 +158,6 @@ def _with_layer(run: Run, new: Layer) -> Run | None:
 def _with_chain(run: Run, chain: Any) -> Run | None:
     """The run, with a chain on what its last layer gives, or sums over rows of what any does."""
     operands, stores = chain[4], chain[7]
-    if run.layers[-1].dtype == "f4":
-        return None  # all that can follow on such products does already
     for i, layer in enumerate(run.layers):
         last = i == len(run.layers) - 1
         if (stores and not last) or all(o[:2] != to[:2] for o in operands for _, to in layer.outs):
