@@ -78,14 +78,12 @@ def with_layers(steps: Sequence[Any]) -> list[Any]:
     known: Known = {}
     for step in steps:
         layer = layer_of(step)
-        gradient = step[0] == "product" and step[1][2]  # and the update that follows on it
-        part = step[1] if gradient else step
-        for i, joined in _joined(order, part, layer):
-            needed = _needed(order, i, part, known)
+        for i, joined, update in _joined(order, step, layer):
+            needed = _needed(order, i, joined.steps[-1], known)
             if needed is not None:
                 before = [order[j] for j in needed]
                 behind = [other for j, other in enumerate(order) if j > i and j not in needed]
-                order[i:] = [*before, joined, *behind, *([step[2]] if gradient else [])]
+                order[i:] = [*before, joined, *behind, *update]
                 break
         else:
             order.append(step if layer is None else Run("layers", (step,), (layer,), (None, None)))
@@ -112,22 +110,28 @@ def _needed(order: Sequence[Any], i: int, step: Any, known: Known) -> list[int] 
     return needed if all(apart(order[i], order[j]) for j in needed) else None
 
 
-def _joined(order: Sequence[Any], step: Any, layer: Layer | None) -> Iterator[tuple[int, Run]]:
-    """Runs that ``step`` could be part of, by their number, each with it; the latest first."""
-    if layer is None and step[0] not in ("gemm", "chain"):
-        return
+def _joined(
+    order: Sequence[Any], step: Any, layer: Layer | None
+) -> Iterator[tuple[int, Run, list[Any]]]:
+    """Runs that ``step`` could be part of, by their number, each with it; the latest first.
+
+    Of a gradient and the update that follows on it only the gradient: the update is left over.
+    """
+    gemm, update = (step[1], [step[2]]) if step[0] == "product" else (step, [])
     for i in reversed(range(len(order))):
         run = order[i]
         if not isinstance(run, Run):
             continue
+        joined: list[tuple[Run | None, Any, list[Any]]] = []
+        if gemm[0] == "gemm":
+            joined.append((_with_gradient(run, gemm), gemm, update))
         if layer is not None:
-            joined = _with_layer(run, layer)
-        elif step[0] == "chain":
-            joined = _with_chain(run, step)
-        else:
-            joined = _with_gradient(run, step)
-        if joined is not None and joined.fits():
-            yield i, joined._replace(steps=(*run.steps, step))
+            joined.append((_with_layer(run, layer), step, []))
+        if step[0] == "chain":
+            joined.append((_with_chain(run, step), step, []))
+        for found, part, rest in joined:
+            if found is not None and found.fits():
+                yield i, found._replace(steps=(*run.steps, part)), rest
 
 
 # Several
@@ -176,9 +180,12 @@ def _with_chain(run: Run, chain: Any) -> Run | None:
 def _with_gradient(run: Run, gemm: Any) -> Run | None:
     """The run, with the gradient of a layer's weights."""
     _, dtype, ta, tb, m, n, k, alpha, scale, a, b, beta, c, _ = gemm
-    if not ta or tb or dtype != run.layers[0].dtype or k != run.layers[0].rows:
+    # A vector lies either way.
+    if not (ta or m == 1) or (tb and n > 1) or (dtype, k) != run.layers[0][:2]:
         return None
-    if beta not in (0, 1) or not (dense(a, k, m) and dense(b, k, n) and dense(c, m, n)):
+    dense_a = dense(a, *((k, m) if ta else (m, k)))
+    dense_b = dense(b, *((n, k) if tb else (k, n)))
+    if beta not in (0, 1) or not (dense_a and dense_b and dense(c, m, n)):
         return None
     if min(m, n) < 1 or max(m, n) > mlp.MOST:
         return None
