@@ -22,6 +22,7 @@ from gpugrad.backend.kernels import (
     philox,
     printer,
     scalars,
+    scatter,
     softmax,
 )
 from gpugrad.backend.launch import Loader, kernel_source
@@ -257,6 +258,7 @@ def texts() -> dict[str, str]:
         "counts": printer.chain_text(counts),
         "chain": printer.chain_text(mixed),
         "group": printer.group_text(mixed._replace(totals=(), operands=(line, line, one))),
+        "scatter": scatter.scatter_text("f4"),
         "gather_x4": gather.gather_text("u4", "i8", 4),
         "gather_x1": gather.gather_text("u8", "i4", 1),
         "scalars": kernel_source(scalars.FILE),
@@ -320,6 +322,21 @@ def check_scalars(loader: Loader) -> None:
         scalars.check_finite(loader, np.array([value]), status)
         want = 0 if np.isfinite(value) else np.float64(value).view(np.int64)
         assert status.tolist() == [0, want]
+
+
+def check_scatter(loader: Loader) -> None:
+    """Numbers at both ends, some many times and some never; more elements than threads."""
+    rng = np.random.default_rng(0)
+    for size, count, cols, dtype in [(4, 9, 5, "f4"), (3, 1, 1, "f8"), (40, 700, 3, "f4")]:
+        t = rng.integers(0, size, count)
+        t[[0, -1]] = size - 1, 0
+        values = rng.standard_normal((count, cols)).astype(dtype)
+        out = rng.standard_normal((size, cols)).astype(dtype)
+        want = out.copy()
+        np.add.at(want, t, values)
+        order = np.argsort(t, kind="stable")
+        scatter.scatter_add(loader, dtype, out, t[order], order, values, count, cols)
+        np.testing.assert_array_equal(out, want)
 
 
 def check_gather(loader: Loader) -> None:

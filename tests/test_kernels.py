@@ -41,6 +41,7 @@ CHECKS: dict[str, Callable[[launch.Loader], None]] = {
     "transpose.cuh": kernel_checks.check_transpose,
     "philox.cuh": kernel_checks.check_philox,
     "gather.cuh": kernel_checks.check_gather,
+    "scatter.cuh": kernel_checks.check_scatter,
     "scalars.cu": kernel_checks.check_scalars,
     "gemm.cuh": kernel_checks.check_gemm,
     "mlp.cuh": kernel_checks.check_mlp,
@@ -53,6 +54,7 @@ PLAIN = {"mma.cuh", "ops.cuh"}
 ALWAYS = r"""(?x) (?<! [\w.] ) (?:
     first\ \+\ row\ <\ rows | (?:first_)?col\ \+\ \w+\ <\ result\.count
     | row\ <\ (?:rows|result\.count|m|k) | col\ <\ (?:cols|n) | deep\ <\ k | j\ <\ (?:count|n)
+    | first\ >\ 0
     | k\ <\ count | word\ >=\ 0 | count\ ==\ WIDTH | (\w+)\ >=\ 0\ &&\ \1\ <\ \w+
     ) (?! [\w.] | ;\ [\w+] )"""
 NEVER = r"""(?x)

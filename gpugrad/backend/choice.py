@@ -198,6 +198,7 @@ def measured(
             programs.append(program)  # whose memory the graph works on
         except Exception:
             # A way may not be possible here: cuBLASLt proposes nothing, there is no room for it.
+            device.synchronize()  # raises where more was lost than this way
             if name == PLAIN:
                 return {}
     with device.here():

@@ -5,6 +5,7 @@ ignores: the checks that make both raise stand here.
 """
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -15,7 +16,7 @@ from weakref import WeakSet
 import numpy as np
 
 from gpugrad.backend import choice, cublas, graph, launch, steps
-from gpugrad.backend.kernels import gemm, philox, scalars
+from gpugrad.backend.kernels import gemm, philox, scalars, scatter
 from gpugrad.backend.kernels.activation import CODES, activation_bwd
 from gpugrad.backend.numpy import out_of_range
 from gpugrad.config import flags
@@ -281,11 +282,23 @@ class CupyBackend:
         return cupyx.errstate(linalg="raise")
 
     def scatter_add(self, out: Array, index: Any, values: Array) -> None:
-        if out.dtype.kind != "c":
-            self.xp.add.at(out, index, values)
-            return
-        for part in ("real", "imag"):  # CuPy adds whole complex numbers at no index
-            self.xp.add.at(getattr(out, part), index, getattr(values, part))
+        """As NumPy's ``add.at``, in one order; CuPy's adds with atomics, differently each time."""
+        xp = self.xp
+        if isinstance(index, xp.ndarray) and index.dtype.kind in "iu":
+            rows, cols = index.astype(np.int64).ravel(), math.prod(out.shape[1:])
+            rows = xp.where(rows < 0, rows + len(out), rows)
+            shape = (*index.shape, *out.shape[1:])
+        else:  # element by element
+            rows, cols = xp.arange(out.size).reshape(out.shape)[index], 1
+            shape, rows = rows.shape, rows.ravel()
+        order = xp.argsort(rows, kind="stable")
+        whole = xp.ascontiguousarray(out)
+        values = xp.ascontiguousarray(xp.broadcast_to(values, shape), out.dtype)
+        parts = 2 if out.dtype.kind == "c" else 1  # a complex number is two
+        code = f"f{out.dtype.itemsize // parts}"
+        scatter.scatter_add(self, code, whole, rows[order], order, values, rows.size, cols * parts)
+        if whole is not out:
+            out[...] = whole
 
     def check_indices(self, op: str, indices: Array, size: int) -> None:
         # NumPy raises for an index out of range; CuPy wraps it silently.
