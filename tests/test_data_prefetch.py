@@ -241,3 +241,11 @@ def test_copies_nobody_waited_for_end_before_their_memory_goes_back(cuda):
     del send
     gc.collect()
     assert stream.done
+
+
+def test_streams_of_each_threads_own_are_refused(
+    cuda: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUPY_CUDA_PER_THREAD_DEFAULT_STREAM", "1")
+    with pytest.raises(gg.errors.DeviceError, match=r"\[prefetch\] .*unsetting it"):
+        next(iter(prefetch(iter([(np.zeros(3, np.float32),)]), cuda)))

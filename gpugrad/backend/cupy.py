@@ -221,6 +221,11 @@ class CupyBackend:
         ``arrive = send(arrays)`` enqueues the copies on a stream of their own; ``arrive()`` gives
         the arrays, for work that is enqueued from then on. ``slots`` calls may be under way.
         """
+        own = os.environ.get("CUPY_CUDA_PER_THREAD_DEFAULT_STREAM", "")
+        if own.strip() not in ("", "0"):
+            rule = "copies from another thread need the streams that threads share"
+            got = f"CUPY_CUDA_PER_THREAD_DEFAULT_STREAM={own}"
+            raise DeviceError(message("prefetch", rule, got, "unsetting it, or no prefetch"))
         return _Upload(self, slots).send
 
     def stream(self) -> int:
