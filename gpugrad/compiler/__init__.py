@@ -1,9 +1,10 @@
 """`compile`: a step recorded once, planned as one program, and replayed.
 
-`trace` writes down what a step does, `program` simplifies it, `lower`, `loss` and `expr` turn it
-into few passes (`nodes`) over memory (`views`), `plan` orders them and lays out memory, `rows` cuts
-the batch over threads, `emit` writes instructions, `recording` replays; `guards` knows what must
-not have changed. May import everything below nn.
+`trace` writes down what a step does, `program` simplifies it. `lower` turns its equations into few
+passes (`nodes`) over memory (`views`), in a `draft`: elementwise ones become `chains` of `expr`,
+which `tidy` evens out, and cross-entropy a `loss`. `plan` orders them and lays out memory, `rows`
+cuts the batch over threads, `emit` writes instructions, `recording` replays; `guards` knows what
+must not have changed, `timing` what each pass takes. May import everything below nn.
 """
 
 import threading

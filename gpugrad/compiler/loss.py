@@ -1,6 +1,6 @@
 """Softmax cross-entropy with its gradient: equations that are one pass over the logits.
 
-Imports nodes, program and trace.
+Imports draft, nodes and program.
 """
 
 from collections.abc import Sequence
@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from gpugrad.compiler.draft import HALF
 from gpugrad.compiler.nodes import CrossEntropy
 from gpugrad.compiler.program import Program, uniform
 from gpugrad.compiler.trace import Eqn, Traced
 from gpugrad.compiler.views import View
-
-HALF = np.dtype(np.float16)
 
 
 class Loss:

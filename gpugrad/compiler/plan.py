@@ -160,7 +160,7 @@ class Plan:
             and not isinstance(maker, Call)
             and not (isinstance(maker, Gemm) and maker in old)
             and _in_step(maker, target, source)
-            and not low._leads(maker, [n for n in old if n is not maker])
+            and not low.leads(maker, [n for n in old if n is not maker])
         ):
             self.alias[source.buffer] = target
             self._after.setdefault(id(maker), []).extend(n for n in old if n is not maker)
@@ -267,7 +267,7 @@ class Plan:
                 continue
             if gemm.c.size != g.size or g.offset or g.buffer.dtype != p.buffer.dtype:
                 continue
-            if low._leads(gemm, [n for n in readers[p.buffer] if n is not node]):
+            if low.leads(gemm, [n for n in readers[p.buffer] if n is not node]):
                 continue
             self.folded[g.buffer] = Gemm(gemm.a, gemm.b, gemm.c)
             gemm.alpha, gemm.scale, gemm.beta = -factor, rate, 1.0
