@@ -371,7 +371,7 @@ def random_program(draw: Any, by_rows: bool) -> Callable[..., Any]:
 @pytest.mark.parametrize("seed", range(90))
 def test_random_steps(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every way to cut the work over threads; state and results as uncompiled."""
-    for module in ("plan", "rows"):
+    for module in ("segments", "rows"):
         monkeypatch.setattr(f"gpugrad.compiler.{module}.SERIAL_FLOP", 0)
     draw = np.random.default_rng(seed)
     rows, n = int(draw.choice([2, 5, 64, 130])), int(draw.choice([1, 3, 8, 17]))

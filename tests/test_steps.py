@@ -10,7 +10,7 @@ from test_graph import LABELS, X, close, kinds, net, state, training
 import gpugrad as gg
 from gpugrad.backend import layers, operands, steps
 from gpugrad.backend.operands import conflict
-from gpugrad.compiler import plan as planning
+from gpugrad.compiler import arena
 
 
 def both_ways(
@@ -191,7 +191,7 @@ def test_layers_of_ones_own_with_one_output(cuda: str) -> None:
 
 def test_layers_where_memory_is_used_again(cuda: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a large batch has it. What only the next layer reads need not be written at all."""
-    monkeypatch.setattr(planning, "_APART_BYTES", 0)
+    monkeypatch.setattr(arena, "_APART_BYTES", 0)
     x, labels = gg.asarray(X), gg.asarray(LABELS)
     results = []
     for fused in (False, True):

@@ -2,8 +2,9 @@
 
 `trace` writes down what a step does, `program` simplifies it. `lower` turns its equations into few
 passes (`nodes`) over memory (`views`), in a `draft`: elementwise ones become `chains` of `expr`,
-which `tidy` evens out, and cross-entropy a `loss`. `plan` orders them and lays out memory, `rows`
-cuts the batch over threads, `emit` writes instructions, `recording` replays; `guards` knows what
+which `tidy` evens out, and cross-entropy a `loss`. `plan` says where results go; `order` puts the
+nodes one after another, `arena` lays out memory, `rows` cuts the batch over threads, `segments` are
+what runs together, as the instructions that `emit` writes. `recording` replays; `guards` knows what
 must not have changed, `timing` what each pass takes. May import everything below nn.
 """
 

@@ -15,8 +15,9 @@ from gpugrad.backend import native, twin
 from gpugrad.backend.numpy import out_of_range
 from gpugrad.compiler.guards import UNSET, Watch, names_used
 from gpugrad.compiler.nodes import STATE_WORDS, Call
-from gpugrad.compiler.plan import Grad, Plan, Segment
+from gpugrad.compiler.plan import Grad, Plan
 from gpugrad.compiler.program import Program
+from gpugrad.compiler.segments import Segment
 from gpugrad.compiler.trace import Slot, Trace, Traced, tracing
 from gpugrad.compiler.views import View
 from gpugrad.config import flags

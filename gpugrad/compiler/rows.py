@@ -1,4 +1,4 @@
-"""Whether a program can be run on a part of the batch at a time. Imports nodes and views."""
+"""Running a program on a part of the batch at a time, where it can be. Imports nodes and views."""
 
 import math
 from typing import Any
@@ -15,7 +15,7 @@ from gpugrad.compiler.nodes import (
     Node,
     Softmax,
 )
-from gpugrad.compiler.views import Buffer, View, aligned
+from gpugrad.compiler.views import Buffer, View, aligned, whole
 
 # Where a batch is cut over the threads, a chunk of it and the weights should stay in one L2. On two
 # Zen cores (AVX2) cutting paid with 100 KiB of weights (216 µs a step for 267), made no difference
@@ -54,7 +54,7 @@ class Rows:
         maker = plan.lowering.maker
         for node in plan.nodes:
             reads = [view.buffer for view in node.reads]
-            needed = [maker.get(b) for b in reads] + plan._after.get(id(node), [])
+            needed = [maker.get(b) for b in reads] + plan.after.get(id(node), [])
             touched = any(b in self.batched for b in reads)
             moved = isinstance(node, (Call, Concat, Copy))
             if any(id(n) in late for n in needed) or any(b in self.reduced for b in reads):
@@ -145,11 +145,34 @@ class Rows:
         self.chunk = max(min(share, 32), min(share, 512, fits))
         return bool(self.batch >= 16 * self.plan.threads)
 
+    def gather(self) -> None:
+        """Each thread has its part of a sum over rows: who reads it needs them added.
+
+        A chain adds what it loads; for the others a chain does it first.
+        """
+        whole_sums: dict[Buffer, Buffer] = {}
+        for node in self.later:
+            for name, view in _operands(node):
+                buffer = view.buffer
+                if buffer not in self.reduced or isinstance(node, Chain):
+                    continue
+                if buffer not in whole_sums:
+                    whole_sums[buffer] = Buffer("temp", buffer.dtype, buffer.size)
+                _replace(node, name, view._replace(buffer=whole_sums[buffer]))
+        for buffer, total in whole_sums.items():
+            flat = (buffer.size,)
+            self.later.insert(0, _identity(whole(buffer, flat), whole(total, flat)))
+        for node in self.during:
+            for view in node.writes:
+                if view.buffer in self.reduced and view.buffer in self.plan.alias:
+                    target = whole(self.plan.alias.pop(view.buffer), view.shape)
+                    self.later.append(_identity(view, target))
+
     def private(self) -> list[Buffer]:
         """Buffers each thread has for itself: accumulators, and rows nobody sees afterwards."""
         plan = self.plan
         seen = {plan.home(v).buffer for n in (*self.before, *self.later) for v in n.reads}
-        seen |= {v.buffer for n in self.later for v in n.reads} | plan._pinned()
+        seen |= {v.buffer for n in self.later for v in n.reads} | plan.pinned()
         inside: list[Buffer] = []
         for node in self.during:
             for view in node.writes:
@@ -178,3 +201,31 @@ def flop(node: Node) -> int:
     if isinstance(node, Chain):
         return 4 * math.prod(node.shape) * max(1, len(node.roots))
     return 20 * sum(view.size for view in node.writes)
+
+
+def _operands(node: Node) -> list[tuple[Any, View]]:
+    """The views a node reads, and under which attribute, or number among its inputs."""
+    if isinstance(node, Call):
+        return [(i, x) for i, x in enumerate(node.inputs) if isinstance(x, View)]
+    if isinstance(node, Concat):
+        return list(enumerate(node.reads))
+    names = ("a", "b", "scale", "source", "x", "z", "t")
+    found = [(name, getattr(node, name, None)) for name in names]
+    return [(name, view) for name, view in found if isinstance(view, View)]
+
+
+def _replace(node: Node, name: Any, view: View) -> None:
+    if isinstance(node, Call):
+        node.inputs[name] = view
+    elif isinstance(node, Concat):
+        node.parts[name] = (view, node.parts[name][1])
+    else:
+        setattr(node, name, view)
+
+
+def _identity(source: View, target: View) -> Chain:
+    """A copy as a chain, which adds up what the threads have of a sum."""
+    chain = Chain(target.shape, target.buffer.dtype)
+    chain.values[target.buffer] = chain.builder.operand(source, source.size == 1)
+    chain.stores[target.buffer] = target
+    return chain

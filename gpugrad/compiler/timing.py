@@ -9,8 +9,8 @@ import numpy as np
 
 from gpugrad.compiler.emit import Emitter
 from gpugrad.compiler.nodes import Call, Node
-from gpugrad.compiler.plan import Segment
 from gpugrad.compiler.recording import Recording, data_of, is_array
+from gpugrad.compiler.segments import Segment
 from gpugrad.errors import GpugradError
 from gpugrad.tensor import Tensor
 from gpugrad.tree import flatten
