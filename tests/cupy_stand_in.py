@@ -416,6 +416,12 @@ class _CublasLt:
         return types.SimpleNamespace(abs_path=str(self.library))
 
 
+class _OutOfMemory(MemoryError):
+    def __init__(self, size: int, total: int, limit: int = 0) -> None:
+        text = f"Out of memory allocating {size:,} bytes (allocated so far: {total:,} bytes)."
+        super().__init__(text)
+
+
 class _Pool:
     def used_bytes(self) -> int:
         return 0
@@ -483,7 +489,7 @@ def install() -> None:
             CUDARuntimeError=RuntimeError,
             memGetInfo=lambda: (1 << 30, 2 << 30),
         ),
-        memory=types.SimpleNamespace(OutOfMemoryError=type("OutOfMemoryError", (MemoryError,), {})),
+        memory=types.SimpleNamespace(OutOfMemoryError=_OutOfMemory),
     )
     pathfinder: Any = types.ModuleType("cuda.pathfinder")
     pathfinder.load_nvidia_dynamic_lib = _CublasLt().load_nvidia_dynamic_lib
