@@ -1,11 +1,11 @@
 """`compile`: a step recorded once, planned as one program, and replayed.
 
-`trace` writes down what a step does, `program` simplifies it. `lower` turns its equations into few
-passes (`nodes`) over memory (`views`), in a `draft`: elementwise ones become `chains` of `expr`,
-which `tidy` evens out, and cross-entropy a `loss`. `plan` says where results go; `order` puts the
-nodes one after another, `arena` lays out memory, `rows` cuts the batch over threads, `segments` are
-what runs together, as the instructions that `emit` writes. `recording` replays; `guards` knows what
-must not have changed, `timing` what each pass takes. May import everything below nn.
+`trace` writes down what a step does, `program` simplifies it, `lower` makes few passes (`nodes`)
+over memory (`views`) of it in a `draft`: `chains` of `expr`, evened out by `tidy`, and a `loss`.
+`plan` says where results go, `order` what runs after what, `arena` where memory lies, `rows` how
+the batch is cut over threads; `segments` hold what runs together, written by `emit`. A `recording`
+is the `record` of one run with that plan and the `memory` to replay it on; `guards` knows what must
+not have changed, `timing` what a pass takes. May import everything below nn.
 """
 
 import threading
@@ -16,7 +16,8 @@ from functools import update_wrapper
 from typing import Any
 
 from gpugrad.compiler.program import Program
-from gpugrad.compiler.recording import Recording, Uncompiled, data_of, is_array
+from gpugrad.compiler.record import data_of, is_array
+from gpugrad.compiler.recording import Recording, Uncompiled
 from gpugrad.config import flags
 from gpugrad.state import state
 from gpugrad.tensor import Tensor

@@ -9,7 +9,8 @@ import numpy as np
 
 from gpugrad.compiler.emit import Emitter
 from gpugrad.compiler.nodes import Call, Node
-from gpugrad.compiler.recording import Recording, data_of, is_array
+from gpugrad.compiler.record import data_of, is_array
+from gpugrad.compiler.recording import Recording
 from gpugrad.compiler.segments import Segment
 from gpugrad.errors import GpugradError
 from gpugrad.tensor import Tensor
@@ -52,7 +53,7 @@ def times(recording: Recording, args: Any) -> dict[Node, float]:
 
 def _copies(recording: Recording, arrays: Sequence[Any]) -> list[Any]:
     """Memory for every base, with what a run would find there."""
-    memories: list[Any] = [np.zeros_like(recording.arena)]
+    memories: list[Any] = [np.zeros_like(recording.memory.bound[0])]
     for i, buffer in enumerate(recording.plan.bases[1:], 1):
         assert buffer is not None
         if buffer.kind == "arg":
@@ -64,7 +65,7 @@ def _copies(recording: Recording, arrays: Sequence[Any]) -> list[Any]:
         elif buffer.kind == "scalar":
             memories.append(np.array([recording.getters[buffer.index]()], buffer.dtype))
         elif buffer.kind == "constant":
-            memories.append(recording.memory[i])
+            memories.append(recording.memory.bound[i])
         else:
             memories.append(np.zeros(buffer.size, buffer.dtype))
     return memories
@@ -83,7 +84,7 @@ def _alone(recording: Recording, segment: Segment, node: Node, memories: Sequenc
 
 
 def _called(recording: Recording, node: Call, memories: Sequence[Any]) -> Callable[[], None]:
-    return lambda: recording._call(node, lambda view: recording.array_on(memories, view))
+    return lambda: recording._call(node, lambda view: recording.memory.array_on(memories, view))
 
 
 @contextmanager

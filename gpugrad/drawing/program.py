@@ -12,7 +12,8 @@ import numpy as np
 from gpugrad.compiler import Compiled
 from gpugrad.compiler.nodes import Call, Chain, Gather, Gemm, Node, Softmax
 from gpugrad.compiler.program import Program, uniform
-from gpugrad.compiler.recording import Recording, data_of, is_array
+from gpugrad.compiler.record import data_of, is_array
+from gpugrad.compiler.recording import Recording
 from gpugrad.compiler.timing import times
 from gpugrad.compiler.trace import Traced
 from gpugrad.compiler.views import Buffer, View
