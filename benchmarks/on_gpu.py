@@ -22,10 +22,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Part: command, seconds it may take, the JSON file it leaves (None: what it prints).
+# Part: command, seconds it may take (600 in all), the JSON file it leaves (None: what it prints).
 PARTS: dict[str, tuple[list[str], int, str | None]] = {
-    "doctor": (["-m", "gpugrad", "doctor", "--gpu", "--device", "DEVICE", "--json"], 120, None),
-    "tests": (["-m", "pytest", "-q", "--device", "DEVICE", "-p", "no:cacheprovider"], 210, ""),
+    "doctor": (["-m", "gpugrad", "doctor", "--gpu", "--device", "DEVICE", "--json"], 150, None),
+    "tests": (["-m", "pytest", "-q", "--device", "DEVICE", "-p", "no:cacheprovider"], 170, ""),
     "kernels": (
         [
             *(
@@ -40,7 +40,7 @@ PARTS: dict[str, tuple[list[str], int, str | None]] = {
             ),
             *("--benchmark-json", "OUT/kernels.json", "-p", "no:cacheprovider"),
         ],
-        60,
+        50,
         "kernels.json",
     ),
     "gpu": (
@@ -48,7 +48,7 @@ PARTS: dict[str, tuple[list[str], int, str | None]] = {
             *("-m", "gpugrad", "bench", "--suite", "gpu", "--device", "DEVICE", "--rounds", "3"),
             *("--out", "OUT/gpu"),
         ],
-        150,
+        120,
         "gpu/bench.json",
     ),
     "mlp": (
@@ -56,7 +56,7 @@ PARTS: dict[str, tuple[list[str], int, str | None]] = {
             *("-m", "gpugrad", "bench", "--suite", "mlp", "--device", "DEVICE", "--rounds", "2"),
             *("--contenders", "gpugrad-compiled,jax,torch-reduce-overhead", "--out", "OUT/mlp"),
         ],
-        100,
+        70,
         "mlp/bench.json",
     ),
     "cpu": (
@@ -64,7 +64,7 @@ PARTS: dict[str, tuple[list[str], int, str | None]] = {
             *("-m", "gpugrad", "bench", "--suite", "mlp", "--device", "cpu", "--rounds", "1"),
             *("--contenders", "gpugrad-compiled", "--out", "OUT/cpu"),
         ],
-        60,
+        40,
         "cpu/bench.json",
     ),
 }
