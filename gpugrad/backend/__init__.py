@@ -135,7 +135,7 @@ def memory_stats(device: str = "cuda") -> dict[str, int]:
 
     Examples
     --------
-    >>> gg.memory_stats("cpu")
+    >>> memory_stats("cpu")
     Traceback (most recent call last):
         ...
     gpugrad.errors.DeviceError: [memory_stats] the CPU's memory is not pooled; got 'cpu'; try "cuda"
