@@ -11,7 +11,18 @@ import numpy as np
 import pytest
 
 from gpugrad import backend
-from gpugrad.backend.kernels import argmax, chain, copy, cross_entropy, gemm, mlp, philox, softmax
+from gpugrad.backend.kernels import (
+    argmax,
+    chain,
+    copy,
+    cross_entropy,
+    gather,
+    gemm,
+    mlp,
+    philox,
+    scatter,
+    softmax,
+)
 
 GROUP = "fused kernels, float32"
 Case = tuple[Callable[[], None], int]  # what to run, and the bytes it must move
@@ -91,6 +102,29 @@ def guesses(place: Any, m: int, n: int) -> Case:
     return lambda: plan.launch(place, x, out), x.nbytes + out.nbytes
 
 
+def picked(place: Any, m: int, n: int) -> Case:
+    """A batch of m rows, each from anywhere among as many."""
+    x, out = filled(place, m, n), place.empty((m, n), np.dtype("f4"))
+    rows = place.asarray(np.random.default_rng(0).permutation(m))
+    status = place.seen_by_both(gather.STATUS_BYTES).ctypes.data
+    plan = gather.plan(4, m, m, n, n, (1, "i8"), n)
+    return lambda: plan.launch(place, x, rows, out, status), 2 * x.nbytes + rows.nbytes
+
+
+def added_up(place: Any, m: int, n: int) -> Case:
+    """m rows onto a thousand, as the gradient of an embedding does."""
+    values, out = filled(place, m, n), filled(place, 1000, n)
+    rows = np.random.default_rng(0).integers(0, 1000, m)
+    order = np.argsort(rows, kind="stable")
+    numbers, order = place.asarray(rows[order]), place.asarray(order)
+    count = values.nbytes + 2 * out.nbytes + 16 * m
+
+    def run() -> None:
+        scatter.scatter_add(place, "f4", out, numbers, order, values, m, n)
+
+    return run, count
+
+
 def transpose(place: Any, m: int, n: int) -> Case:
     x, y = filled(place, n, m), place.empty((m, n), np.dtype("f4"))
     plan = copy.plan(4, m, n, (1, m), (n, 1))
@@ -117,6 +151,8 @@ MEMORY = [
     (loss_and_residual, (64, 100_000)),
     (guesses, (16384, 10)),
     (guesses, (64, 100_000)),
+    (picked, (16384, 64)),
+    (added_up, (16384, 64)),
     (transpose, (4096, 4096)),
     (uniforms, (4096, 4096)),
 ]

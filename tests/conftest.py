@@ -1,6 +1,7 @@
 """Which device the tests run on, and a count of what a run without a GPU does not show."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +28,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # way; tests of other ways ask for them.
     os.environ["GPUGRAD_FUSE_PRODUCTS"] = "0"
     gg.config.flags.fuse_products = False
+    caches = tempfile.TemporaryDirectory(prefix="gpugrad-")
+    config.add_cleanup(caches.cleanup)
+    os.environ["GPUGRAD_CACHE_DIR"] = caches.name
     if config.getoption("--cuda-stand-in"):
         cupy_stand_in.install()
 
