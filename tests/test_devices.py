@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from test_graph import training
 
 import gpugrad as gg
 from gpugrad.backend import cupy as ours
@@ -35,19 +36,7 @@ def test_a_step_stays_on_its_device(second: str) -> None:
     for compiled in (False, True):
         model = gg.nn.MLP([4, 3, 2], generator=gg.random.Generator(0), device=second)
         optimizer = gg.optim.Adam(model, lr=0.1)
-
-        def step(
-            x: gg.Tensor,
-            labels: gg.Tensor,
-            model: gg.nn.Module = model,
-            optimizer: gg.optim.Optimizer = optimizer,
-        ) -> gg.Tensor:
-            optimizer.zero_grad()
-            loss = gg.nn.cross_entropy(model(x), labels)
-            loss.backward()
-            optimizer.step()
-            return loss.detach()
-
+        step = training(model, optimizer)
         run = gg.compile(step) if compiled else step
         losses.append([run(x, labels).item() for _ in range(4)])
         assert {p.device for p in model.parameters()} == {second}

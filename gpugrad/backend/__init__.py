@@ -25,6 +25,10 @@ class Backend(Protocol):
         """A context in which `xp` works on this device: CuPy's results lie on its current one."""
         ...
 
+    def strict(self) -> Any:
+        """A context in which `xp.linalg` raises LinAlgError; CuPy's else gives any numbers."""
+        ...
+
     def asarray(self, obj: Any, dtype: Any = None, copy: bool | None = None) -> Array:
         """Array on this device; from NumPy this is the only way data enters it."""
         ...

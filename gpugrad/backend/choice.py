@@ -2,7 +2,7 @@
 
 A product and what follows on it can be cuBLASLt's and a second kernel, cuBLASLt's with an epilogue,
 or one kernel of ours. Each way runs on memory of its own, must give what the plain one gives, and
-is timed in a CUDA graph, where it will run. Imports graph, layers, operands and steps.
+is timed in a CUDA graph, where it will run. Imports graph, operands and steps.
 """
 
 import contextlib
@@ -21,9 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpugrad.backend.graph import Program
-from gpugrad.backend.layers import with_layers
 from gpugrad.backend.operands import READ_INSIDE, moved, range_of, read_once
-from gpugrad.backend.steps import bias_of, grouped, parts_of, with_chains, with_sums
+from gpugrad.backend.steps import bias_of, fused, grouped, parts_of, with_sums
 from gpugrad.backend.twin import DTYPES
 from gpugrad.errors import message
 
@@ -40,13 +39,9 @@ _KEPT = 10_000  # choices of one device in the file
 def fastest(device: Any, instructions: Sequence[Any], matmul: str) -> list[Any]:
     """The instructions as steps for `graph.Program`, each done as is fastest on ``device``."""
     steps: Sequence[Any] = instructions
-    for joined in (_fused, with_sums):  # which takes what the first has left
+    for joined in (fused, with_sums):  # which takes what the first has left
         steps = [s for step in joined(steps) for s in _chosen(device, step, matmul)]
     return grouped(steps)
-
-
-def _fused(instructions: Sequence[Any]) -> list[Any]:
-    return with_layers(with_chains(instructions))
 
 
 def _chosen(device: Any, step: Any, matmul: str) -> list[Any]:
@@ -56,7 +51,7 @@ def _chosen(device: Any, step: Any, matmul: str) -> list[Any]:
     key = hashlib.sha256(repr((alone, matmul)).encode()).hexdigest()[:32]
 
     def measure() -> Times:
-        whole = with_sums(_fused(alone))
+        whole = with_sums(fused(alone))
         if len(whole) != 1 or any(m is None for m in memories):
             return {PLAIN: 0.0}
         return measured(device, _ways(device, whole[0], matmul), memories, matmul)

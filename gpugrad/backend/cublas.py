@@ -111,15 +111,11 @@ class Matmul:
         if p.scalars_on_device:
             flags.append((_DESC_POINTER_MODE, _POINTERS_ON_DEVICE))
         for name, value in flags:
-            word = c_int32(value)
-            library.call("cublasLtMatmulDescSetAttribute", self._operation, name, byref(word), 4)
+            self._set(name, c_int32(value))
         if p.epilogue:
-            word = c_int32(_EPILOGUES[p.epilogue])
-            library.call(
-                *("cublasLtMatmulDescSetAttribute", self._operation, _DESC_EPILOGUE),
-                *(byref(word), 4),
-            )
-            self._set_vector(p.vector_alignment)  # which is all that it is asked for by now
+            self._set(_DESC_EPILOGUE, c_int32(_EPILOGUES[p.epilogue]))
+            # Its alignment, which is all that it is asked for by now.
+            self._set(_DESC_BIAS_POINTER, c_void_p(p.vector_alignment))
         self._a = self._layout(kind, *((p.m, p.k) if p.ta else (p.k, p.m)), p.lda)
         self._b = self._layout(kind, *((p.k, p.n) if p.tb else (p.n, p.k)), p.ldb)
         self._c = self._layout(kind, p.n, p.m, p.ldc)
@@ -133,10 +129,10 @@ class Matmul:
         self._library.call(create, byref(layout), kind, rows, cols, max(step, rows))
         return layout
 
-    def _set_vector(self, at: int) -> None:
-        """The address of the epilogue's vector."""
-        name = "cublasLtMatmulDescSetAttribute"
-        self._library.call(name, self._operation, _DESC_BIAS_POINTER, byref(c_void_p(at)), 8)
+    def _set(self, name: int, value: Any) -> None:
+        """Set an attribute of the operation to a number of ctypes."""
+        set_to, size = "cublasLtMatmulDescSetAttribute", ctypes.sizeof(value)
+        self._library.call(set_to, self._operation, name, byref(value), size)
 
     def _find(self, p: Product) -> _Found:
         library, preference = self._library, c_void_p()
@@ -177,7 +173,7 @@ class Matmul:
             alpha, beta = byref(self._number(alpha)), byref(self._number(beta))
         with self._lock:  # from when the vector is set until it has been taken
             if self._epilogue:
-                self._set_vector(vector)
+                self._set(_DESC_BIAS_POINTER, c_void_p(vector))
             self._library.call(
                 "cublasLtMatmul",
                 *(self._library.handle, self._operation, alpha, b, self._b, a, self._a, beta),

@@ -281,7 +281,6 @@ class CupyBackend:
         return out
 
     def strict(self) -> Any:
-        """A context in which `xp.linalg` raises LinAlgError, where it else gives any numbers."""
         import cupyx  # CuPy has imported it by now
 
         return cupyx.errstate(linalg="raise")

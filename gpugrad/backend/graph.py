@@ -208,14 +208,13 @@ class Program:
         )
         matmul = device.cublas.matmul(product)
         room = self._room(number, matmul.workspace_bytes)
-        more = [at_vector] if epilogue else []
         if scale is None:
-            return lambda: matmul(alpha, at_a, at_b, beta, at_c, room(), device.stream(), *more)
+            return lambda: matmul(alpha, at_a, at_b, beta, at_c, room(), device.stream(), at_vector)
         at = int(device.address(self._factors)) + 16 * number
         single = dtype != "f8"  # of half precision too
         self._factored.append(scalars.Factor(self._at(scale), alpha, beta, at, single))
         beta_at = at + (4 if single else 8)
-        return lambda: matmul(at, at_a, at_b, beta_at, at_c, room(), device.stream(), *more)
+        return lambda: matmul(at, at_a, at_b, beta_at, at_c, room(), device.stream(), at_vector)
 
     def _product(self, number: int, product: Any, chain: Any) -> Enqueue:
         """A product and the chain on what it gives, in one launch of our own."""

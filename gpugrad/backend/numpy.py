@@ -26,6 +26,9 @@ class NumpyBackend:
     def here(self) -> contextlib.nullcontext[None]:
         return _ANYWHERE
 
+    def strict(self) -> contextlib.nullcontext[None]:
+        return _ANYWHERE
+
     def asarray(self, obj: Any, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.asarray(obj, dtype=dtype, copy=copy)
 

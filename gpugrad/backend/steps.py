@@ -24,7 +24,12 @@ Join = Callable[[Any, Any], Any]
 
 def stepped(instructions: Sequence[Any], fuse_products: bool) -> list[Any]:
     """The instructions; several that are one launch are a "product", "layers" or a "group"."""
-    return grouped(with_layers(with_chains(instructions)) if fuse_products else instructions)
+    return grouped(fused(instructions) if fuse_products else instructions)
+
+
+def fused(instructions: Sequence[Any]) -> list[Any]:
+    """The instructions, where products with what follows on them are a "product" or "layers"."""
+    return with_layers(with_chains(instructions))
 
 
 def parts_of(step: Any) -> list[Any]:

@@ -3,7 +3,6 @@
 On Tensors and on bare arrays alike. Imports op, rules, tensor, errors and the ops below.
 """
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -85,9 +84,8 @@ def call(xp: Any, name: str, *arrays: Any, **options: Any) -> Any:
     if function is None:
         rule = f"this version of {xp.__name__} does not have it"
         raise DeviceError(message(name, rule, xp.__version__, "x.to('cpu')"))
-    owner: Any = None if xp is np else backend.behind(xp)
     try:
-        with contextlib.nullcontext() if owner is None else owner.strict():
+        with backend.behind(xp).strict():
             y = function(*wide, **options)
     except np.linalg.LinAlgError:
         raise error from None
